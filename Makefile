@@ -1,0 +1,22 @@
+# The commands of the README. Each works on a fresh machine: .ci/prepare says what it needs, and
+# installs it where it may.
+
+RUN := .ci/in-env
+
+.PHONY: test demo lint format
+
+test: lint
+	$(RUN) pytest -q -n 2 --dist worksteal tests/pure tests/io
+	$(RUN) pytest -q tests/mount
+
+demo:
+	$(RUN) python -m tests.demo
+
+lint:
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+format:
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .

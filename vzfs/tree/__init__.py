@@ -1,0 +1,1 @@
+"""Names <-> nodes <-> inodes: what a snapshot looks like as a directory. Pure."""

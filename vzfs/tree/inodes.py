@@ -1,0 +1,151 @@
+"""Inode numbers are arithmetic: each node owns a window, and a number is computed, not allocated.
+
+A node's window holds, in this order: its directory, its documents, its directories of chunk keys
+(by depth, then in C order) and its chunks (in C order). Number to entry is one `bisect` and some
+`divmod`; nothing is stored for a name that was looked at, `forget` does nothing and nothing locks.
+Each snapshot has its own epoch of numbers; the first begins at 1, so that its root is FUSE's root.
+
+An array whose window would be larger than `MAX_WINDOW`, or would not fit into the epoch, has its
+keys numbered when they are first looked at, in a table of bounded size; a number that has left the table is
+stale and is looked up again.
+"""
+
+import bisect
+import itertools
+import math
+from typing import Final
+
+from vzfs.errors import ErrorKind, NameProblem
+from vzfs.model.chunkgrid import KeyStyle
+from vzfs.model.snapshot import Array
+from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
+
+MAX_DOCUMENTS: Final = 8
+"""Documents for which a window has room; no view of a node has more than four."""
+MAX_WINDOW: Final = 2**52
+"""Numbers that one array may own: four million billion chunks."""
+EPOCH: Final = 2**56
+"""Numbers that one snapshot owns; a daemon can show 63 snapshots below `_TABLE`."""
+MAX_TABLE: Final = 1_000_000
+"""Entries of oversized arrays remembered at a time: about 200 MB."""
+_TABLE: Final = 2**62
+
+
+class Inodes:
+    """The numbers of one snapshot's tree, from *base* on."""
+
+    def __init__(self, tree: Tree, base: int = 1) -> None:
+        self._tree = tree
+        self._base = base
+        self._starts: list[int] = []
+        self._levels: list[list[int] | None] = []
+        position = 0
+        for number in range(len(tree.nodes)):
+            self._starts.append(position)
+            levels: list[int] | None = self._measure(number)
+            position += 1 + MAX_DOCUMENTS
+            if levels and (levels[-1] > MAX_WINDOW or position + levels[-1] > EPOCH):
+                levels = None
+            self._levels.append(levels)
+            position += levels[-1] if levels else 0
+        self._end = position
+        self._table: dict[int, Entry] = {}
+        self._numbers: dict[Entry, int] = {}
+        self._counter = itertools.count(_TABLE)
+
+    def number(self, entry: Entry) -> int:
+        """Return the inode number of *entry*."""
+        start = self._base + self._starts[entry.node]
+        match entry:
+            case NodeDir():
+                return start
+            case Document(_, ordinal):
+                return start + 1 + ordinal
+            case KeyDir(node, coords) | Chunk(node, coords):
+                levels = self._levels[node]
+                if levels is None:
+                    return self._intern(entry)
+                grid = self._tree.array(node).grid
+                level = len(coords) if isinstance(entry, KeyDir) else len(levels) - 2
+                position = 0
+                for c, n in zip(coords, grid.shape, strict=False):
+                    position = position * n + c
+                return start + 1 + MAX_DOCUMENTS + levels[level] + position
+
+    def entry(self, number: int) -> Entry:
+        """Return the entry with that inode number. Raises NameProblem if it names none (any more)."""
+        if number >= _TABLE:
+            return self._interned(number)
+        local = number - self._base
+        if not 0 <= local < self._end:
+            raise _stale(number)
+        node = bisect.bisect_right(self._starts, local) - 1
+        local -= self._starts[node]
+        if local == 0:
+            return NodeDir(node)
+        if local <= MAX_DOCUMENTS:
+            if local > len(self._tree.nodes[node].documents):
+                raise _stale(number)
+            return Document(node, local - 1)
+        levels = self._levels[node]
+        if not levels:
+            raise _stale(number)
+        local -= 1 + MAX_DOCUMENTS
+        level = bisect.bisect_right(levels, local) - 1
+        shape = self._tree.array(node).grid.shape
+        is_chunk = level == len(levels) - 2
+        coords = _unravel(local - levels[level], shape if is_chunk else shape[:level])
+        return Chunk(node, coords) if is_chunk else KeyDir(node, coords)
+
+    def _measure(self, number: int) -> list[int]:
+        """Return where each depth of key directories, then the chunks, begin and end in a window.
+
+        Level k < n holds the directories whose prefix has k coordinates, the last level the chunks.
+        """
+        node = self._tree.nodes[number]
+        if not isinstance(node, Array) or node.problem:
+            return []
+        shape, encoding = node.grid.shape, node.key_encoding
+        counts = []
+        if encoding.separator == "/" and shape:
+            counts = [math.prod(shape[:k]) for k in range(len(shape))]
+            if encoding.style is KeyStyle.V2:
+                counts[0] = 0
+        counts.append(node.grid.size)
+        return list(itertools.accumulate(counts, initial=0))
+
+    # -- oversized arrays ----------------------------------------------------------------------
+
+    def _intern(self, entry: Entry) -> int:
+        number = self._numbers.get(entry)
+        if number is None:
+            if len(self._table) >= MAX_TABLE:
+                oldest = next(iter(self._table))
+                del self._numbers[self._table.pop(oldest)]
+            number = next(self._counter)
+            self._table[number] = entry
+            self._numbers[entry] = number
+        return number
+
+    def _interned(self, number: int) -> Entry:
+        entry = self._table.get(number)
+        if entry is None:
+            raise _stale(number)
+        return entry
+
+
+def _unravel(position: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    coords = []
+    for n in reversed(shape):
+        position, c = divmod(position, n)
+        coords.append(c)
+    return tuple(reversed(coords))
+
+
+def _stale(number: int) -> NameProblem:
+    return NameProblem(
+        ErrorKind.STALE_INODE,
+        "this inode is not (or no longer) in the mount",
+        where=f"inode {number}",
+        advice="look the name up again",
+    )

@@ -1,0 +1,171 @@
+"""What a snapshot looks like as a directory: names to entries and back.
+
+An entry is a place in the tree: a node's directory, one of its documents, a directory of chunk
+keys, or a chunk. The tree decides which names *can* exist; whether a chunk or a directory of keys
+does exist is for the manifests to say, so `lookup` answers with an entry that the caller checks.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Final
+
+from vzfs.errors import ErrorKind, FormatError, NameProblem
+from vzfs.model.chunkgrid import KeyStyle, parse_coordinate
+from vzfs.model.snapshot import Array, Group, Node, Snapshot
+
+ROOT: Final = 0
+"""The number of the root node."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class NodeDir:
+    """The directory of the node with number *node*."""
+
+    node: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """The metadata document with number *ordinal* of a node."""
+
+    node: int
+    ordinal: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class KeyDir:
+    """A directory of chunk keys: `c` has the *prefix* (), `c/0` has (0,)."""
+
+    node: int
+    prefix: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Chunk:
+    """The file of the chunk at *coords*."""
+
+    node: int
+    coords: tuple[int, ...]
+
+
+type Entry = NodeDir | Document | KeyDir | Chunk
+
+
+class Tree:
+    """The nodes of one snapshot, numbered in the order of their paths; 0 is the root."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        nodes = list(snapshot.nodes)
+        if not nodes or nodes[0].path != "/":
+            # The first snapshot of a repository has no nodes at all; it is an empty directory.
+            nodes.insert(0, Group(path="/", documents={}))
+        self.nodes: Final[tuple[Node, ...]] = tuple(nodes)
+        self._children: list[dict[str, int]] = [{} for _ in nodes]
+        numbers = {node.path: number for number, node in enumerate(nodes)}
+        for number, node in enumerate(nodes[1:], start=1):
+            parent, _, name = node.path.rpartition("/")
+            if (parent or "/") not in numbers:
+                raise FormatError(
+                    ErrorKind.CORRUPT_METADATA,
+                    "a node has no parent in the snapshot",
+                    where=node.path,
+                )
+            self._children[numbers[parent or "/"]][name] = number
+
+    def array(self, number: int) -> Array:
+        """Return the array with that number, whose chunks can be named.
+
+        Raises FormatError if its grid or its keys are of a kind that vzfs does not know.
+        """
+        node = self.nodes[number]
+        if not isinstance(node, Array):
+            raise NameProblem(ErrorKind.BUG, "a group has no chunks", where=node.path)
+        if node.problem:
+            raise FormatError(
+                ErrorKind.UNSUPPORTED_FORMAT,
+                f"the chunks of this array cannot be named: {node.problem}",
+                where=node.path,
+                advice="a newer vzfs may know it",
+            )
+        return node
+
+    def children(self, number: int) -> Mapping[str, int]:
+        """Return the child nodes of a node: name -> number."""
+        return self._children[number]
+
+    def document(self, entry: Document) -> bytes:
+        """Return the bytes of a metadata document."""
+        return list(self.nodes[entry.node].documents.values())[entry.ordinal]
+
+    def path(self, entry: Entry) -> str:
+        """Return the path of *entry* below the root: "/" for the root itself."""
+        node = self.nodes[entry.node]
+        folder = node.path.rstrip("/")
+        match entry:
+            case NodeDir():
+                return node.path
+            case Document(_, ordinal):
+                return f"{folder}/{list(node.documents)[ordinal]}"
+            case KeyDir(number, prefix):
+                is_default = self.array(number).key_encoding.style is KeyStyle.DEFAULT
+                return "/".join([folder, *(["c"] if is_default else []), *map(str, prefix)])
+            case Chunk(number, coords):
+                return f"{folder}/{self.array(number).key_encoding.encode(coords)}"
+
+    def find(self, path: str) -> int | None:
+        """Return the number of the node at the absolute *path*, or None."""
+        number = ROOT
+        for name in path.strip("/").split("/") if path != "/" else ():
+            child = self._children[number].get(name)
+            if child is None:
+                return None
+            number = child
+        return number
+
+    def lookup(self, parent: Entry, name: str) -> Entry | None:
+        """Return the entry that *name* can be in *parent*, or None if it can be none."""
+        match parent:
+            case NodeDir(node):
+                documents = list(self.nodes[node].documents)
+                if name in documents:
+                    return Document(node, documents.index(name))
+                if (child := self._children[node].get(name)) is not None:
+                    return NodeDir(child)
+                return self._first_key(node, name) if isinstance(self.nodes[node], Array) else None
+            case KeyDir(node, prefix):
+                return self._next_key(node, prefix, name)
+            case _:
+                raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file", where=name)
+
+    def keys(self, number: int) -> NodeDir | KeyDir:
+        """Return where the chunk keys of an array begin: `c`, or the array's own directory."""
+        encoding = self.array(number).key_encoding
+        if encoding.style is KeyStyle.DEFAULT and encoding.separator == "/":
+            return KeyDir(number, ())
+        return NodeDir(number)
+
+    def child_of_keys(
+        self, number: int, prefix: tuple[int, ...], coordinate: int
+    ) -> tuple[str, Entry]:
+        """Return name and entry of the child with *coordinate* in the directory of *prefix*."""
+        coords = (*prefix, coordinate)
+        is_leaf = len(coords) == len(self.array(number).grid.shape)
+        return str(coordinate), (Chunk if is_leaf else KeyDir)(number, coords)
+
+    def _first_key(self, number: int, name: str) -> Entry | None:
+        """Resolve a name in the array's own directory."""
+        array = self.array(number)
+        encoding, grid = array.key_encoding, array.grid
+        if encoding.separator == "/":
+            if encoding.style is KeyStyle.V2 and grid.shape:
+                return self._next_key(number, (), name)
+            if encoding.style is KeyStyle.DEFAULT and grid.shape:
+                return KeyDir(number, ()) if name == "c" else None
+        coords = encoding.decode(name, len(grid.shape))
+        return Chunk(number, coords) if coords is not None and grid.contains(coords) else None
+
+    def _next_key(self, number: int, prefix: tuple[int, ...], name: str) -> Entry | None:
+        coordinate = parse_coordinate(name)
+        if coordinate is None or not self.array(number).grid.contains((*prefix, coordinate)):
+            return None
+        return self.child_of_keys(number, prefix, coordinate)[1]
