@@ -1,0 +1,203 @@
+"""Many flatbuffers tables of one type at once: a numpy column for each field, checked as a whole.
+
+Tables share few vtables, so where a field lies is worked out once for each distinct vtable; values are then gathered
+for all tables together. Integers are read through views that overlap byte by byte, as nothing obliges a writer to
+align them.
+"""
+
+import itertools
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from vzfs.formats.icechunk.envelope import corrupt
+from vzfs.formats.icechunk.flatbuffer import Buffer
+
+type Ints = npt.NDArray[np.int64]
+type Bools = npt.NDArray[np.bool_]
+type Words = npt.NDArray[np.uint64]
+
+
+class Memory:
+    """A buffer as numpy sees it: integers of each width at any byte, and strings by position."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer: Final = buffer
+        self.bytes: Final = np.frombuffer(buffer.data, np.uint8)
+        self._views: Final = {
+            width: np.ndarray(
+                (max(buffer.size - width + 1, 0),), f"<u{width}", buffer.data, strides=(1,)
+            )
+            for width in (1, 2, 4, 8)
+        }
+
+    def check(self, positions: Ints, length: int | Ints) -> None:
+        """Raise FormatError unless *length* bytes lie at each of *positions*."""
+        if positions.size and (
+            positions.min() < 0 or (positions + length).max() > self.buffer.size
+        ):
+            raise corrupt("an offset of the file points outside it")
+
+    def integers(self, positions: Ints, width: int) -> Ints:
+        """Return the unsigned integers of at most four bytes at *positions*."""
+        self.check(positions, width)
+        return self._views[width][positions].astype(np.int64)
+
+    def words(self, positions: Ints) -> Words:
+        """Return the unsigned 64-bit integers at *positions*."""
+        self.check(positions, 8)
+        return self._views[8][positions].astype(np.uint64, copy=False)
+
+    def follow(self, positions: Ints) -> Ints:
+        """Return where the offsets at *positions* point to."""
+        targets = positions + self.integers(positions, 4)
+        self.check(targets, 4)
+        return targets
+
+    def fixed(self, positions: Ints, length: int) -> npt.NDArray[np.uint8]:
+        """Return rows of *length* bytes."""
+        self.check(positions, length)
+        rows: npt.NDArray[np.uint8] = self.bytes[positions[:, None] + np.arange(length)]
+        return rows
+
+    def cut(self, starts: Ints, lengths: Ints) -> memoryview:
+        """Return the parts of the buffer that begin at *starts*, one behind the other."""
+        self.check(starts, lengths)
+        return cut(self.buffer.data, starts, lengths)
+
+    def distinct(self, vectors: Ints) -> tuple[Ints, Ints, Ints]:
+        """Return (starts, lengths, codes): the distinct byte vectors among *vectors*, and which each is.
+
+        Vectors at one position are one; others are told apart by a hash of their bytes, and then compared byte for
+        byte with the one that stands for them, as a hash may be made to collide.
+        """
+        positions, shared = np.unique(vectors, return_inverse=True)
+        lengths = self.integers(positions, 4)
+        starts = positions + 4
+        self.check(starts, lengths)
+        self.buffer.charge(int(lengths.sum()))
+        if len(positions) < 2:
+            return starts, lengths, shared
+        hashes = self._hash(starts, lengths)
+        _, first, codes = np.unique(hashes, return_index=True, return_inverse=True)
+        if self._differ(starts, lengths, first[codes]):
+            first, codes = self._sort_out(starts, lengths)
+        return starts[first], lengths[first], codes[shared]
+
+    def _word(self, starts: Ints, lengths: Ints, at: int) -> Words:
+        """Return bytes [at, at + 8) of each vector that is longer than *at*, zeros behind its end."""
+        # What lies in the last seven bytes of the buffer is read from before it and shifted down.
+        wanted = starts + at
+        read = np.minimum(wanted, self.buffer.size - 8)
+        words = self.words(read) >> (8 * (wanted - read)).astype(np.uint64)
+        spare = (8 * np.maximum(8 - (lengths - at), 0)).astype(np.uint64)
+        return words << spare >> spare
+
+    def _hash(self, starts: Ints, lengths: Ints) -> Words:
+        hashes = lengths.astype(np.uint64)
+        rows = np.arange(len(starts))
+        for at in range(0, int(lengths.max()), 8):
+            rows = rows[lengths[rows] > at]
+            word = self._word(starts[rows], lengths[rows], at)
+            mixed = (hashes[rows] ^ word) * np.uint64(0x9E3779B97F4A7C15)
+            hashes[rows] = mixed ^ mixed >> np.uint64(29)
+        return hashes
+
+    def _differ(self, starts: Ints, lengths: Ints, same: Ints) -> bool:
+        """Whether any vector differs from the one in row *same*."""
+        rows = np.nonzero(same != np.arange(len(same)))[0]
+        if np.any(lengths[rows] != lengths[same[rows]]):
+            return True
+        for at in range(0, int(lengths.max()), 8):
+            rows = rows[lengths[rows] > at]
+            others = same[rows]
+            mine = self._word(starts[rows], lengths[rows], at)
+            if np.any(mine != self._word(starts[others], lengths[others], at)):
+                return True
+        return False
+
+    def _sort_out(self, starts: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+        """Tell the vectors apart one by one, for when hashes collide."""
+        seen: dict[bytes, int] = {}
+        first: list[int] = []
+        codes = np.empty(len(starts), np.int64)
+        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
+            vector = bytes(self.buffer.data[start : start + length])
+            code = seen.setdefault(vector, len(seen))
+            if code == len(first):
+                first.append(row)
+            codes[row] = code
+        return np.array(first, np.int64), codes
+
+
+def cut(data: bytes | memoryview, starts: Ints, lengths: Ints) -> memoryview:
+    """Return the parts of *data* that begin at *starts* and lie inside, one behind the other.
+
+    Parts of one length are copied together, as items of a type of that length.
+    """
+    ends = np.cumsum(lengths)
+    parts = np.empty(int(ends[-1]) if len(ends) else 0, np.uint8)
+    order = np.argsort(lengths, kind="stable")
+    in_order = lengths[order]
+    bounds = np.nonzero(np.diff(in_order, prepend=-1))[0].tolist()
+    for low, high in itertools.pairwise([*bounds, len(order)]):
+        length = int(in_order[low])
+        if length:
+            rows = order[low:high]
+            _sliding(parts.data, length)[ends[rows] - length] = _sliding(data, length)[starts[rows]]
+    parts.flags.writeable = False
+    return parts.data
+
+
+def _sliding(data: bytes | memoryview, width: int) -> npt.NDArray[np.void]:
+    """Return the items of *width* bytes at every byte of *data*."""
+    return np.ndarray((len(data) - width + 1,), f"V{width}", data, strides=(1,))
+
+
+class Tables:
+    """Tables of one type at *positions*, with *widths* bytes for each field that the type declares."""
+
+    def __init__(self, memory: Memory, positions: Ints, widths: tuple[int, ...]) -> None:
+        self.memory: Final = memory
+        self.positions: Final = positions
+        backwards = memory.integers(positions, 4).astype(np.uint32).view(np.int32)
+        vtables, self._vtable = np.unique(positions - backwards, return_inverse=True)
+        lengths = memory.integers(vtables, 2)
+        ends = memory.integers(vtables + 2, 2)
+        memory.check(vtables, np.maximum(lengths, 4))
+        memory.check(positions, ends[self._vtable])
+        if lengths.size and lengths.min() < 4:
+            raise corrupt("a table of the file has no room for its own length")
+        self._offsets = np.zeros((len(vtables), len(widths)), np.int64)
+        for field, width in enumerate(widths):
+            has = lengths >= 6 + 2 * field
+            self._offsets[has, field] = memory.integers(vtables[has] + 4 + 2 * field, 2)
+            offsets = self._offsets[:, field]
+            if np.any((offsets > 0) & ((offsets < 4) | (offsets + width > ends))):
+                raise corrupt("a field of the file lies outside its table")
+
+    def has(self, field: int) -> Bools:
+        """Return which tables have *field*."""
+        present: Bools = self._offsets[self._vtable, field] > 0
+        return present
+
+    def places(self, field: int, rows: Ints | Bools) -> Ints:
+        """Return the positions of *field* in *rows*, which all have it."""
+        places: Ints = self.positions[rows] + self._offsets[self._vtable[rows], field]
+        return places
+
+    def integers(self, field: int, rows: Ints | Bools, width: int) -> Ints:
+        """Return integers of at most four bytes, of *rows* that all have *field*."""
+        return self.memory.integers(self.places(field, rows), width)
+
+    def words(self, field: int) -> Words:
+        """Return 64-bit integers of all tables, 0 where *field* is absent."""
+        values = np.zeros(len(self.positions), np.uint64)
+        present = self.has(field)
+        values[present] = self.memory.words(self.places(field, present))
+        return values
+
+    def vectors(self, field: int, rows: Ints | Bools) -> Ints:
+        """Return where the vectors of *field* are, of *rows* that all have it."""
+        return self.memory.follow(self.places(field, rows))
