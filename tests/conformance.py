@@ -1,0 +1,311 @@
+"""What every `Fetcher` does, whatever is behind it: one suite, run against each.
+
+A `World` is a fetcher with the store behind it. A test module gives a fixture `world` and derives
+its test class from `FetcherSuite`.
+"""
+
+import abc
+import os
+from typing import ClassVar
+
+import pytest
+import trio
+
+from vzfs.access import (
+    Access,
+    AccessPolicy,
+    AuthorizedPrefix,
+    AuthorizedRange,
+    StoreOptions,
+)
+from vzfs.errors import ErrorKind, SourceError
+from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.model.snapshot import VirtualChunkContainer
+from vzfs.source import Fetched, Fetcher
+
+ENVIRONMENT = StoreOptions()
+DATA = bytes(range(256)) * 4
+NAMES_OF_THE_ENVIRONMENT = ("PROXY", "AWS_", "SSL_CERT", "CA_BUNDLE")
+
+
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take proxies, certificates and AWS settings of the machine out of the environment."""
+    for name in list(os.environ):
+        if any(part in name.upper() for part in NAMES_OF_THE_ENVIRONMENT):
+            monkeypatch.delenv(name)
+
+
+def authorized(
+    url: str,
+    offset: int,
+    length: int,
+    *,
+    root: str = "",
+    checksum: Checksum | None = None,
+    store: StoreOptions = ENVIRONMENT,
+) -> AuthorizedRange:
+    """Authorize a virtual chunk at *url* below *root* (by default, the folder that it lies in)."""
+    root = root or url.rpartition("/")[0]
+    access = Access(
+        parse_prefix("file:///nothing/here"),
+        policies=[AccessPolicy(parse_prefix(root), store)],
+        containers=[VirtualChunkContainer(root)],
+    )
+    return access.authorize(ChunkRef(ChunkKind.VIRTUAL, length, url, offset, checksum))
+
+
+def whole(
+    root: str, key: str, max_length: int = 10_000, *, store: StoreOptions = ENVIRONMENT
+) -> AuthorizedRange:
+    """Authorize a whole object of a repository at *root*."""
+    return Access(parse_prefix(root), store).repository_object(key, max_length)
+
+
+class World(abc.ABC):
+    """A fetcher, and the objects that it can read below *root* (a URL)."""
+
+    root: str
+    fetcher: Fetcher
+    store: StoreOptions = ENVIRONMENT
+    lists: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def put(self, key: str, data: bytes) -> None:
+        """Write an object, or replace it by another version."""
+
+    @abc.abstractmethod
+    def etag(self, key: str) -> str:
+        """Return the etag that a repository would record, as the store says it."""
+
+    @abc.abstractmethod
+    def modified(self, key: str) -> int:
+        """Return when the object was modified, in seconds since the Unix epoch."""
+
+    def url(self, key: str) -> str:
+        return str(parse_prefix(self.root).join(key))
+
+    def part(
+        self, key: str, offset: int, length: int, checksum: Checksum | None = None
+    ) -> AuthorizedRange:
+        return authorized(
+            self.url(key), offset, length, root=self.root, checksum=checksum, store=self.store
+        )
+
+    def whole(self, key: str, max_length: int = 10_000) -> AuthorizedRange:
+        return whole(self.root, key, max_length, store=self.store)
+
+    def below(self, key: str) -> AuthorizedPrefix:
+        return Access(parse_prefix(self.root), self.store).repository_prefix(key)
+
+    async def refusal(self, wanted: AuthorizedRange, pinned: str | None = None) -> SourceError:
+        """Return the error that a fetch of *wanted* ends in."""
+        with pytest.raises(SourceError) as caught:
+            await self.fetcher.fetch(wanted, pinned)
+        return caught.value
+
+
+class FetcherSuite:
+    """The conformance tests."""
+
+    async def test_range(self, world: World) -> None:
+        """A range gives exactly its bytes, from a first, a middle and a last byte on."""
+        world.put("a/object", DATA)
+        for offset, length in ((0, 1), (100, 300), (len(DATA) - 5, 5), (0, len(DATA))):
+            fetched = await world.fetcher.fetch(world.part("a/object", offset, length))
+            assert fetched.data == DATA[offset : offset + length]
+            assert type(fetched.data) is bytes
+
+    async def test_whole(self, world: World) -> None:
+        """A whole object comes whole, an empty one as no bytes."""
+        world.put("repo", DATA)
+        world.put("empty", b"")
+        assert (await world.fetcher.fetch(world.whole("repo", len(DATA)))).data == DATA
+        assert (await world.fetcher.fetch(world.whole("empty"))).data == b""
+
+    async def test_whole_is_bounded(self, world: World) -> None:
+        """A whole object of more bytes than were allowed is refused."""
+        world.put("repo", DATA)
+        error = await world.refusal(world.whole("repo", len(DATA) - 1))
+        assert error.kind is ErrorKind.SOURCE_MISMATCH
+
+    async def test_no_bytes(self, world: World) -> None:
+        """A range of no bytes gives none, and still the version."""
+        world.put("object", DATA)
+        fetched = await world.fetcher.fetch(world.part("object", 7, 0))
+        assert fetched == Fetched(b"", await world.fetcher.version(world.part("object", 0, 1)))
+
+    @pytest.mark.parametrize("offset", [len(DATA) - 1, len(DATA), 10 * len(DATA)])
+    async def test_past_the_end(self, world: World, offset: int) -> None:
+        """A range that the object does not have is an error, not fewer bytes."""
+        world.put("object", DATA)
+        error = await world.refusal(world.part("object", offset, 2))
+        assert error.kind is ErrorKind.SOURCE_MISMATCH
+
+    @pytest.mark.parametrize(("offset", "length"), [(0, 2**40), (2**63 - 1, 10), (2**64, 1)])
+    async def test_hostile_ranges(self, world: World, offset: int, length: int) -> None:
+        """A range that no machine can hold or no client can ask for is refused before any request."""
+        world.put("object", DATA)
+        error = await world.refusal(world.part("object", offset, length))
+        assert error.kind is ErrorKind.SOURCE_MISMATCH
+
+    async def test_missing(self, world: World) -> None:
+        """An object that is not there has vanished, for a part, the whole and its version."""
+        world.put("other", DATA)
+        for wanted in (world.part("object", 0, 1), world.whole("object")):
+            error = await world.refusal(wanted)
+            assert error.kind is ErrorKind.SOURCE_VANISHED
+            assert error.where == world.url("object")
+            with pytest.raises(SourceError) as caught:
+                await world.fetcher.version(wanted)
+            assert caught.value.kind is ErrorKind.SOURCE_VANISHED
+
+    async def test_etag(self, world: World) -> None:
+        """An object with the recorded etag is read, however the etag is quoted."""
+        world.put("object", DATA)
+        bare = ETag(world.etag("object")).opaque
+        for value in (bare, f'"{bare}"', f'W/"{bare}"'):
+            wanted = world.part("object", 3, 4, ETag(value))
+            fetched = await world.fetcher.fetch(wanted)
+            assert fetched.data == DATA[3:7]
+            assert await world.fetcher.version(wanted) == fetched.version
+
+    @pytest.mark.parametrize(
+        "value", ['"another"', "another", 'W/"another"', "", "*", '"a\r\nX-Bad: 1"', "é" * 2000]
+    )
+    async def test_another_etag(self, world: World, value: str) -> None:
+        """An object with another etag has changed: no byte of it is given, nor its version."""
+        world.put("object", DATA)
+        wanted = world.part("object", 3, 4, ETag(value))
+        assert (await world.refusal(wanted)).kind is ErrorKind.SOURCE_CHANGED
+        with pytest.raises(SourceError) as caught:
+            await world.fetcher.version(wanted)
+        assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+
+    async def test_changed_says_how(self, world: World) -> None:
+        """The error for a changed object names the etag expected and the one found, and advises."""
+        world.put("object", DATA)
+        error = await world.refusal(world.part("object", 0, 1, ETag("another")))
+        assert "another" in error.what
+        assert ETag(world.etag("object")).opaque in error.what
+        assert error.advice
+
+    async def test_last_modified(self, world: World) -> None:
+        """An object not modified after the recorded second is read; one that was has changed."""
+        world.put("object", DATA)
+        at = world.modified("object")
+        for seconds in (at, at + 1, 2**60):
+            wanted = world.part("object", 0, 2, LastModified(seconds))
+            assert (await world.fetcher.fetch(wanted)).data == DATA[:2]
+            assert await world.fetcher.version(wanted)
+        for seconds in (at - 1, 0, -5):
+            wanted = world.part("object", 0, 2, LastModified(seconds))
+            assert (await world.refusal(wanted)).kind is ErrorKind.SOURCE_CHANGED
+
+    async def test_version(self, world: World) -> None:
+        """The version is the same for every part, for the whole and without bytes."""
+        world.put("object", DATA)
+        versions = {
+            (await world.fetcher.fetch(world.part("object", 0, 1))).version,
+            (await world.fetcher.fetch(world.part("object", 9, 9))).version,
+            (await world.fetcher.fetch(world.whole("object"))).version,
+            await world.fetcher.version(world.part("object", 0, 1)),
+        }
+        assert len(versions) == 1
+        assert versions != {""}
+
+    async def test_pinned(self, world: World) -> None:
+        """A fetch that is pinned to a version fails when the object was replaced."""
+        world.put("object", DATA)
+        part = world.part("object", 0, 4)
+        pinned = (await world.fetcher.fetch(part)).version
+        assert (await world.fetcher.fetch(part, pinned)).data == DATA[:4]
+        world.put("object", DATA[::-1] + b"!")
+        assert (await world.refusal(part, pinned)).kind is ErrorKind.SOURCE_CHANGED
+        assert (await world.fetcher.fetch(part)).version != pinned
+
+    @pytest.mark.parametrize(
+        "key",
+        [
+            "a b",
+            "a%20b",
+            "a+b",
+            "a#b?c=d",
+            "ä/ö/\U0001f600",
+            "a\\b",
+            "x:y@z=1&2,3;$",
+            "%2e%2e/a",
+            "~",
+        ],
+    )
+    async def test_keys_are_verbatim(self, world: World, key: str) -> None:
+        """A key is asked for exactly as it is, whatever characters it has."""
+        world.put("a/b", b"decoy")
+        world.put(key, DATA)
+        assert (await world.fetcher.fetch(world.part(key, 1, 3))).data == DATA[1:4]
+        assert (await world.fetcher.fetch(world.whole(key))).data == DATA
+
+    @pytest.mark.parametrize("key", ["a//b", "a/../b", "../b", "a/./b", "b/", "a\nb", "a/b\x7f"])
+    async def test_keys_that_clients_alter(self, world: World, key: str) -> None:
+        """A key that a client would normalize is refused, not altered."""
+        world.put("a/b", DATA)
+        world.put("b", DATA)
+        error = await world.refusal(world.whole(key))
+        assert error.kind is ErrorKind.BAD_LOCATION
+
+    async def test_list(self, world: World) -> None:
+        """A listing has every key below the prefix, at every depth, relative to it, and no other."""
+        if not world.lists:
+            with pytest.raises(SourceError) as caught:
+                await world.fetcher.list(world.below("refs"))
+            assert caught.value.kind is ErrorKind.CANNOT_LIST
+            return
+        for key in ("refs/branch.main/ref.json", "refs/tag.a b/ref.json", "refs/x", "refs2/y"):
+            world.put(key, DATA)
+        assert sorted(await world.fetcher.list(world.below("refs"))) == [
+            "branch.main/ref.json",
+            "tag.a b/ref.json",
+            "x",
+        ]
+        assert "refs2/y" in await world.fetcher.list(world.below(""))
+        assert await world.fetcher.list(world.below("no/such")) == []
+
+    async def test_long_listing(self, world: World) -> None:
+        """A listing of more keys than a page has is whole."""
+        if not world.lists:
+            pytest.skip("HTTP has no listings")
+        keys = {f"k{i:04}" for i in range(1205)}
+        for key in keys:
+            world.put(f"many/{key}", b"")
+        assert set(await world.fetcher.list(world.below("many"))) == keys
+
+    async def test_one_request(self, world: World) -> None:
+        """A fetch costs one GET and no HEAD, with a checksum too; a version costs one HEAD."""
+        world.put("object", DATA)
+        checksum = ETag(world.etag("object"))
+        before = world.fetcher.statistics()
+        await world.fetcher.fetch(world.part("object", 0, 10, checksum))
+        await world.fetcher.version(world.part("object", 0, 10, checksum))
+        after = world.fetcher.statistics()
+        assert (after.gets - before.gets, after.heads - before.heads) == (1, 1)
+        assert after.bytes_read - before.bytes_read == 10
+        assert (after.retries, after.errors) == (before.retries, before.errors)
+
+    async def test_errors_are_counted(self, world: World) -> None:
+        """A failed fetch counts as an error."""
+        before = world.fetcher.statistics().errors
+        await world.refusal(world.whole("no-such-object"))
+        assert world.fetcher.statistics().errors == before + 1
+
+    async def test_many_at_once(self, world: World) -> None:
+        """Fetches at the same time each get their own bytes."""
+        world.put("object", DATA)
+        results: dict[int, bytes] = {}
+
+        async def fetch(offset: int) -> None:
+            results[offset] = (await world.fetcher.fetch(world.part("object", offset, 8))).data
+
+        async with trio.open_nursery() as nursery:
+            for offset in range(40):
+                nursery.start_soon(fetch, offset)
+        assert results == {offset: DATA[offset : offset + 8] for offset in range(40)}

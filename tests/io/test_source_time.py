@@ -1,0 +1,208 @@
+"""Every call ends in time: dead ports, stalled servers, retries, cancellation, many waiting."""
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from tests.conformance import authorized, plain_environment
+from tests.servers import ObjectServer, reset, stall, stall_in_body, status
+from vzfs.access import Access, AuthorizedRange, StoreOptions
+from vzfs.errors import ErrorKind, SourceError
+from vzfs.model.location import parse_prefix
+from vzfs.source import Source, Timing
+
+KEY = "bucket/data/object"
+DATA = bytes(range(200))
+HTTP_AND_S3 = pytest.mark.parametrize("scheme", ["http", "s3"])
+SOON = 8.0
+"""Seconds that nothing here takes, unless a bound on time does not hold."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
+    """Run a server with one object."""
+    plain_environment(monkeypatch)
+    with ObjectServer() as server:
+        server.put(KEY, DATA)
+        yield server
+
+
+def part(endpoint: str, scheme: str) -> AuthorizedRange:
+    url = f"{endpoint}/{KEY}" if scheme == "http" else f"s3://{KEY}"
+    store = StoreOptions(endpoint=endpoint, anonymous=True, allow_http=True)
+    return authorized(url, 10, 20, store=store)
+
+
+def make(limit: int = 8, **timing: float) -> Source:
+    attempts = int(timing.pop("attempts", 2))
+    return Source(
+        Timing(attempts=attempts, backoff=0.001, **timing), limiter=trio.CapacityLimiter(limit)
+    )
+
+
+async def refusal(source: Source, wanted: AuthorizedRange) -> SourceError:
+    with trio.fail_after(SOON), pytest.raises(SourceError) as caught:
+        await source.fetch(wanted)
+    return caught.value
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline."""
+    with trio.fail_after(SOON):
+        while not condition():  # noqa: ASYNC110 -- what is awaited happens in other threads
+            await trio.sleep(0.005)
+
+
+@HTTP_AND_S3
+async def test_dead_port(server: ObjectServer, scheme: str) -> None:
+    """A refused connection is tried a few times and reported soon."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        source = make(attempts=4)
+        error = await refusal(source, part(endpoint, scheme))
+    assert error.kind is ErrorKind.SOURCE_UNREACHABLE
+    assert "connect" in error.what
+    assert source.statistics().gets == 4
+
+
+@HTTP_AND_S3
+async def test_unknown_host(server: ObjectServer, scheme: str) -> None:
+    """A name that does not resolve is a source that cannot be reached."""
+    error = await refusal(make(), part("http://no-such-host.invalid", scheme))
+    assert error.kind is ErrorKind.SOURCE_UNREACHABLE
+
+
+@HTTP_AND_S3
+@pytest.mark.parametrize("fault", [stall, stall_in_body])
+async def test_stall(
+    server: ObjectServer, scheme: str, fault: Callable[[threading.Event], object]
+) -> None:
+    """A server without a byte for the stall limit is asked again, and then given up."""
+    gate = threading.Event()
+    server.fault(KEY, fault(gate), times=9)
+    source = make(stall=0.1, attempts=3)
+    error = await refusal(source, part(server.url, scheme))
+    assert error.kind is ErrorKind.SOURCE_UNREACHABLE
+    assert source.statistics().gets == 3
+    gate.set()
+
+
+@HTTP_AND_S3
+@pytest.mark.parametrize("fault", [stall, stall_in_body])
+async def test_deadline(
+    server: ObjectServer, scheme: str, fault: Callable[[threading.Event], object]
+) -> None:
+    """The deadline covers a fetch that is still waiting for its first attempt."""
+    gate = threading.Event()
+    server.fault(KEY, fault(gate))
+    error = await refusal(make(deadline=0.2), part(server.url, scheme))
+    assert error.kind in {ErrorKind.SOURCE_TIMEOUT, ErrorKind.SOURCE_UNREACHABLE}
+    assert server.count() == 1
+    gate.set()
+
+
+async def test_deadline_covers_retries(server: ObjectServer) -> None:
+    """Retries end with the time budget, however many attempts are left; the error says why they failed."""
+    server.fault(KEY, status(503), times=10_000)
+    source = make(deadline=0.3, attempts=10_000)
+    started = time.monotonic()
+    error = await refusal(source, part(server.url, "http"))
+    assert error.kind in {ErrorKind.SOURCE_TIMEOUT, ErrorKind.SOURCE_UNREACHABLE}
+    assert "503" in error.what
+    assert time.monotonic() - started < SOON / 2
+    assert server.count() >= 2
+
+
+@HTTP_AND_S3
+async def test_deadline_covers_the_queue(server: ObjectServer, scheme: str) -> None:
+    """A fetch that gets no thread in time fails as one that gets no answer does."""
+    gate = threading.Event()
+    server.fault(KEY, stall(gate), times=9)
+    limiter = trio.CapacityLimiter(1)
+    timing = Timing(deadline=0.2, attempts=1)
+    source = Source(timing, limiter=limiter)
+    async with limiter:
+        error = await refusal(source, part(server.url, scheme))
+    assert error.kind is ErrorKind.SOURCE_TIMEOUT
+    assert server.count() == 0
+
+
+@HTTP_AND_S3
+async def test_cancellation(server: ObjectServer, scheme: str) -> None:
+    """A cancelled fetch goes at once, and its thread is given back when the server answers."""
+    gate = threading.Event()
+    server.fault(KEY, stall(gate))
+    limiter = trio.CapacityLimiter(1)
+    source = Source(Timing(), limiter=limiter)
+    with trio.fail_after(SOON):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(source.fetch, part(server.url, scheme))
+            await until(lambda: server.count() == 1)
+            nursery.cancel_scope.cancel()
+    assert limiter.borrowed_tokens == 1
+    gate.set()
+    await until(lambda: limiter.borrowed_tokens == 0)
+    assert (await source.fetch(part(server.url, scheme))).data == DATA[10:30]
+
+
+@HTTP_AND_S3
+async def test_abandoned_threads_end(server: ObjectServer, scheme: str) -> None:
+    """A thread that was left behind ends by itself, even if the server never answers."""
+    server.fault(KEY, stall(threading.Event()))
+    limiter = trio.CapacityLimiter(1)
+    source = Source(Timing(deadline=0.2, stall=0.5, attempts=1), limiter=limiter)
+    await refusal(source, part(server.url, scheme))
+    await until(lambda: limiter.borrowed_tokens == 0)
+
+
+@HTTP_AND_S3
+async def test_limiter(server: ObjectServer, scheme: str) -> None:
+    """No more fetches run at once than the limiter has tokens."""
+    gate = threading.Event()
+    server.fault(KEY, stall(gate), times=6)
+    source = make(limit=3)
+    async with trio.open_nursery() as nursery:
+        for _ in range(6):
+            nursery.start_soon(source.fetch, part(server.url, scheme))
+        await until(lambda: server.count() == 3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.count() == 3
+        gate.set()
+    assert server.count() == 6
+
+
+async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between attempts double, less up to a half at random."""
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(trio, "sleep", sleep)
+    server.fault(KEY, reset(), times=4)
+    source = Source(Timing(), limiter=trio.CapacityLimiter(1))
+    assert (await source.fetch(part(server.url, "http"))).data == DATA[10:30]
+    assert len(pauses) == 4
+    for pause, most in zip(pauses, (0.2, 0.4, 0.8, 1.6), strict=True):
+        assert most / 2 <= pause <= most
+
+
+@pytest.mark.parametrize(
+    "url", ["gs://bucket/a/b", "az://c/a/b", "abfs://c/a/b", "tigris://b/a/b", "memory:///a/b"]
+)
+async def test_schemes_without_a_reader(url: str) -> None:
+    """A scheme that cannot be read is an error that names those that can."""
+    source = make()
+    error = await refusal(source, authorized(url, 0, 1))
+    assert error.kind is ErrorKind.BAD_LOCATION
+    assert "s3" in error.advice
+    with pytest.raises(SourceError):
+        await source.list(Access(parse_prefix(url)).repository_prefix(""))
+    assert source.statistics().errors == 2

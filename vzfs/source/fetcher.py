@@ -1,0 +1,85 @@
+"""What a source of bytes is to the rest of the house: the `Fetcher` protocol and its values.
+
+A `Fetcher` takes proofs of authorization (`AuthorizedRange`, `AuthorizedPrefix`) and nothing else.
+It gives exactly the bytes that were asked for, of one version of the object, or raises `SourceError`:
+it never returns fewer or other bytes. Calls are concurrent, cancellable and bounded in time.
+"""
+
+import dataclasses
+from typing import Final, NamedTuple, Protocol
+
+from vzfs.access import AuthorizedPrefix, AuthorizedRange
+
+MAX_FETCH: Final = 2**30
+"""Bytes of one fetch. Chunks larger than some MiB are read in blocks; this bounds what a hostile length can cost."""
+
+MAX_LISTED: Final = 1_000_000
+"""Names of one listing: some 100 MB. Refs and snapshots of a repository are fewer by far."""
+
+
+class Fetched(NamedTuple):
+    """The bytes that were asked for, and the *version* of the object that they belong to.
+
+    *version* is opaque: equal versions of one location mean the same object, as far as its store can tell.
+    """
+
+    data: bytes
+    version: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """How long a source may take. Seconds, but for *attempts*."""
+
+    deadline: float = 60.0
+    """For a whole fetch, with every retry and every wait: readers that get no errno by then look hung."""
+
+    connect: float = 10.0
+    """For a connection with its TLS handshake. Three lost SYNs take 7 s to be repeated."""
+
+    stall: float = 20.0
+    """Without a byte from the server. Cold tiers of object stores take several seconds to the first."""
+
+    attempts: int = 5
+    """Requests for one fetch that fail in a way that may pass."""
+
+    backoff: float = 0.2
+    """Before the second attempt; doubled each time, less up to a half at random. Five attempts wait 3 s at most."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SourceStatistics:
+    """What a source has done so far: requests (or file accesses) by kind, bytes and failures.
+
+    A request that is tried again counts in its kind and in *retries*. *errors* are the calls that raised.
+    """
+
+    gets: int = 0
+    heads: int = 0
+    lists: int = 0
+    retries: int = 0
+    bytes_read: int = 0
+    errors: int = 0
+
+
+class Fetcher(Protocol):
+    """Reads objects. Every method raises SourceError and nothing else."""
+
+    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+        """Return the bytes of *wanted*: the exact range, or the whole object up to its `max_length`.
+
+        The object must have the checksum that *wanted* names, and the version *pinned* if given;
+        else SourceError (`SOURCE_CHANGED`). A missing object is `SOURCE_VANISHED`.
+        """
+
+    async def version(self, wanted: AuthorizedRange) -> str:
+        """Return the version that the object has now, checked as `fetch` does. Costs one HEAD or fstat."""
+
+    async def list(self, below: AuthorizedPrefix) -> list[str]:
+        """Return the keys below a prefix, relative to it, at every depth, in no particular order.
+
+        A missing folder has none. Raises SourceError (`CANNOT_LIST`) where there is no way to list.
+        """
+
+    def statistics(self) -> SourceStatistics:
+        """Return what was done so far."""

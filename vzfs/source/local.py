@@ -1,0 +1,244 @@
+"""Objects that are local files.
+
+A file is opened beneath the authorized root: no `..` and no link leads out of it (the root itself may be reached through
+links: the user named it). Only regular files are read, and a file that changes
+while it is read gives an error, not a mix of old and new.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from typing import Final
+
+from vzfs.access import AuthorizedPrefix, AuthorizedRange
+from vzfs.errors import ErrorKind, SourceError
+from vzfs.model.location import ETag, LastModified, Prefix
+from vzfs.source import openat, remote, versions
+from vzfs.source.fetcher import MAX_LISTED, Fetched
+from vzfs.source.wire import Tally, Transient, remaining
+
+MAX_DEPTH: Final = 64
+"""Folders within folders in a listing. Repositories have three."""
+
+_VANISHED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
+_DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
+_IRREGULAR: Final = frozenset({errno.ENXIO, errno.ENODEV})
+"""What opening a socket, or a device without a driver, gives."""
+
+_LED_OUT: Final = frozenset({errno.EXDEV, errno.ELOOP})
+
+
+class LocalFiles:
+    """A `Backend` for `file:` locations. Safe to use from many threads at once."""
+
+    def __init__(self, tally: Tally) -> None:
+        self._tally = tally
+
+    def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Fetched:
+        """Return the bytes of *wanted*. Raises Transient, SourceError."""
+        remote.check(wanted)
+        where = str(wanted.location)
+        remaining(until, where)
+        self._tally.add("gets")
+        with _problems(where, wanted.root), _opened(wanted) as file:
+            before = os.fstat(file)
+            version = _verify(wanted, before, pinned)
+            span = wanted.range
+            offset, length = (span.offset, span.length) if span else (0, before.st_size)
+            if length > wanted.max_length:
+                raise _mismatch(f"{length} bytes, of at most {wanted.max_length}", where)
+            if offset + length > before.st_size:
+                raise _mismatch(
+                    f"the file ends at {before.st_size}, before {offset + length}", where
+                )
+            data = _read(file, offset, length)
+            self._tally.add("bytes_read", len(data))
+            after = os.fstat(file)
+            if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+                raise versions.changed(_version(before), _version(after), where)
+        if len(data) != length:
+            raise _mismatch(f"the file ends after {len(data)} of {length} bytes", where)
+        return Fetched(data, version)
+
+    def version(self, wanted: AuthorizedRange, until: float) -> str:
+        """Return the version that the file has now. Raises Transient, SourceError."""
+        remote.check(wanted)
+        remaining(until, str(wanted.location))
+        self._tally.add("heads")
+        with _problems(str(wanted.location), wanted.root), _opened(wanted) as file:
+            return _verify(wanted, os.fstat(file))
+
+    def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
+        """Return the paths of the files below a prefix, relative to it. Raises Transient, SourceError."""
+        where = str(below.prefix)
+        self._tally.add("lists")
+        names: list[str] = []
+        with _problems(where, below.prefix):
+            try:
+                root = os.open(_path(below.prefix.key), openat.FOLDER)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+            try:
+                for name in _walk(root):
+                    remaining(until, where)
+                    names.append(name)
+                    if len(names) > MAX_LISTED:
+                        raise SourceError(
+                            ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=where
+                        )
+            finally:
+                os.close(root)
+        return names
+
+
+@contextlib.contextmanager
+def _opened(wanted: AuthorizedRange) -> Iterator[int]:
+    """Open the file of *wanted*, beneath its root, if it is a regular one."""
+    location, root = wanted.location, wanted.root
+    if not root.covers(location):
+        raise SourceError(
+            ErrorKind.SOURCE_DENIED, f"the file is not below {root}", where=str(location)
+        )
+    path = root.relative(location)
+    named = not path
+    folder = _path(root.key)
+    if named:
+        folder, path = os.path.split(folder)
+    top = os.open(folder, openat.PLACE | os.O_DIRECTORY)
+    try:
+        file = openat.open_beneath(top, path, openat.READ, links=not named)
+    finally:
+        os.close(top)
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise _mismatch("it is not a regular file", str(location))
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def _problems(where: str, root: Prefix) -> Iterator[None]:
+    """Turn what the operating system says into errors of a source."""
+    try:
+        yield
+    except OSError as problem:
+        code = problem.errno or 0
+        reason = os.strerror(code)
+        if code in _VANISHED:
+            raise SourceError(
+                ErrorKind.SOURCE_VANISHED,
+                f"the file does not exist ({reason})",
+                where=where,
+                advice="it was moved or deleted since it was referred to; --map says where it is now",
+            ) from None
+        if code in _LED_OUT:
+            raise SourceError(
+                ErrorKind.SOURCE_DENIED,
+                f"a link leads out of {root}, or is one that is not followed",
+                where=where,
+                advice="allow the place that the link leads to, and point --map there",
+            ) from None
+        if code in _DENIED:
+            raise SourceError(
+                ErrorKind.SOURCE_DENIED, f"the file may not be read ({reason})", where=where
+            ) from None
+        if code in _IRREGULAR:
+            raise _mismatch("it is not a regular file", where) from None
+        raise Transient(
+            SourceError(
+                ErrorKind.SOURCE_UNREACHABLE, f"the file cannot be read ({reason})", where=where
+            )
+        ) from None
+
+
+def _path(key: str) -> str:
+    return "/" + key
+
+
+def _read(file: int, offset: int, length: int) -> bytes:
+    """Read *length* bytes, or as many as there are."""
+    data = os.pread(file, length, offset)
+    pieces = [data]
+    size = len(data)
+    while data and size < length:
+        data = os.pread(file, length - size, offset + size)
+        pieces.append(data)
+        size += len(data)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _verify(wanted: AuthorizedRange, found: os.stat_result, pinned: str | None = None) -> str:
+    """Return the version of a file, if it is what *wanted* refers to, and the *pinned* one."""
+    where = str(wanted.location)
+    checksum = wanted.checksum
+    if isinstance(checksum, ETag) and checksum.opaque != _etag(found):
+        raise versions.changed(f"etag {checksum.value!r}", repr(_etag(found)), where)
+    if isinstance(checksum, LastModified):
+        seconds = found.st_mtime_ns // 10**9
+        if seconds > checksum.seconds:
+            raise versions.changed(
+                f"unmodified since {checksum.seconds}", f"modified at {seconds}", where
+            )
+    version = _version(found)
+    if pinned is not None and version != pinned:
+        raise versions.changed(f"version {pinned}", version, where)
+    return version
+
+
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_mtime_ns:x}-{found.st_size:x}"
+
+
+def _etag(found: os.stat_result) -> str:
+    """Return the etag that object_store gives a file: inode, microseconds (no dates before 1970), size."""
+    return f"{found.st_ino:x}-{max(found.st_mtime_ns // 1000, 0):x}-{found.st_size:x}"
+
+
+def _walk(root: int) -> Iterator[str]:
+    """Name the regular files below *root*, through links too as long as they stay beneath it."""
+    start = _identity(root)
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (start,))]
+    while pending:
+        folder, above = pending.pop()
+        try:
+            here = openat.open_beneath(root, folder, openat.FOLDER)
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # gone since it was named
+        try:
+            with os.scandir(here) as entries:
+                for entry in entries:
+                    name = f"{folder}/{entry.name}" if folder else entry.name
+                    kind, identity = _classify(root, name, entry)
+                    if stat.S_ISREG(kind):
+                        yield name
+                    elif stat.S_ISDIR(kind) and identity not in above and len(above) <= MAX_DEPTH:
+                        pending.append((name, (*above, identity)))
+        finally:
+            os.close(here)
+
+
+def _classify(root: int, name: str, entry: "os.DirEntry[str]") -> tuple[int, tuple[int, int]]:
+    """Return the file type behind a name, and which file it is; type 0 for what cannot be read."""
+    try:
+        if not entry.is_symlink():
+            found = entry.stat(follow_symlinks=False)
+            return found.st_mode, (found.st_dev, found.st_ino)
+        target = openat.open_beneath(root, name, openat.PLACE)
+    except OSError:
+        return 0, (0, 0)
+    try:
+        return os.fstat(target).st_mode, _identity(target)
+    finally:
+        os.close(target)
+
+
+def _identity(descriptor: int) -> tuple[int, int]:
+    found = os.fstat(descriptor)
+    return found.st_dev, found.st_ino
+
+
+def _mismatch(what: str, where: str) -> SourceError:
+    return SourceError(ErrorKind.SOURCE_MISMATCH, what, where=where)

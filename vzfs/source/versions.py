@@ -1,0 +1,85 @@
+"""Which version of an object was seen, and whether it is the one that was referred to. Pure.
+
+Entity tags are compared on their opaque value: stores and repositories differ in quotes. A strong
+tag or a date goes into the request as a precondition, and whatever the server made of that, the reply is
+compared too. A weak tag never matches under If-Match (RFC 9110, 13.1.1), so there the reply alone decides.
+"""
+
+import re
+from typing import Final
+
+from vzfs.access import AuthorizedRange
+from vzfs.errors import ErrorKind, SourceError
+from vzfs.model.location import Checksum, ETag, LastModified
+from vzfs.source.wire import Precondition, Seen
+
+MAX_ETAG_LENGTH: Final = 1024
+"""Characters. Stores use some 20 to 70."""
+
+_LAST_DATE: Final = 253_402_300_799
+"""9999-12-31T23:59:59Z: the last moment that an HTTP date can name."""
+
+_SENDABLE = re.compile(r"[\x21\x23-\x7e]+\Z")
+
+
+def precondition(checksum: Checksum | None) -> Precondition:
+    """Return what to ask of the server, where it can be said in a header."""
+    if isinstance(checksum, ETag):
+        tag = checksum.opaque
+        if not checksum.is_weak and len(tag) <= MAX_ETAG_LENGTH and _SENDABLE.match(tag):
+            return Precondition(if_match=f'"{tag}"')
+    elif isinstance(checksum, LastModified) and 0 <= checksum.seconds <= _LAST_DATE:
+        return Precondition(if_unmodified_since=checksum.seconds)
+    return Precondition()
+
+
+def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> str:
+    """Return the version *seen*, if it is what *wanted* refers to, and the *pinned* one.
+
+    Raises SourceError: `SOURCE_CHANGED` for another version, `SOURCE_MISMATCH` if the reply does not tell.
+    """
+    where = str(wanted.location)
+    checksum = wanted.checksum
+    if isinstance(checksum, ETag):
+        if seen.etag is None:
+            raise _untold("an ETag, which the reference names", where)
+        if ETag(seen.etag).opaque != checksum.opaque:
+            raise changed(f"etag {checksum.value!r}", f"{seen.etag!r}", where)
+    elif isinstance(checksum, LastModified):
+        if seen.modified is None:
+            raise _untold("a Last-Modified date, which the reference names", where)
+        if seen.modified > checksum.seconds:
+            raise changed(f"unmodified since {checksum.seconds}", f"{seen.modified}", where)
+    version = _version(seen, where)
+    if pinned is not None and version != pinned:
+        raise changed(f"version {pinned}", version, where)
+    return version
+
+
+def changed(expected: str, found: str, where: str) -> SourceError:
+    """Return the error for an object that is another version than *expected*."""
+    return SourceError(
+        ErrorKind.SOURCE_CHANGED,
+        f"the object has changed: expected {expected[:200]}, found {found[:200]}",
+        where=where,
+        advice="the repository must be written anew for it, or the old object restored",
+    )
+
+
+def _version(seen: Seen, where: str) -> str:
+    """Name a version. A weak tag does not pin the bytes alone, so the rest that is known joins it."""
+    if seen.etag is not None and not ETag(seen.etag).is_weak:
+        return f'"{ETag(seen.etag).opaque}"'
+    if seen.etag is None and seen.modified is None:
+        raise _untold("an ETag or a Last-Modified date, so bytes of two versions could mix", where)
+    parts = (f'W/"{ETag(seen.etag).opaque}"' if seen.etag else "", seen.modified, seen.size)
+    return " ".join("?" if part is None else str(part) for part in parts).strip()
+
+
+def _untold(what: str, where: str) -> SourceError:
+    return SourceError(
+        ErrorKind.SOURCE_MISMATCH,
+        f"the reply does not have {what}",
+        where=where,
+        advice="this server cannot say which version of the object it serves",
+    )
