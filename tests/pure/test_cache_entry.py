@@ -1,0 +1,192 @@
+"""The files of the disk cache: names, headers, and what makes them proof."""
+
+import struct
+import zlib
+
+import hypothesis
+import pytest
+from hypothesis import strategies as st
+
+from vzfs.cache.entry import (
+    MAX_HEADER,
+    EntryKey,
+    check_entry,
+    decode_record,
+    encode_entry,
+    encode_record,
+    entry_name,
+    record_name,
+)
+from vzfs.errors import ErrorKind, FormatError
+
+KEY = EntryKey("s3://bucket/a b/ü.nc", 'etag "abc"', 4096, 12)
+DATA = b"twelve bytes"
+
+texts = st.text(st.characters(exclude_categories=()), max_size=40)
+keys = st.builds(EntryKey, texts, texts, st.integers(0, 2**63 - 1), st.integers(0, 64))
+
+
+def join(key: EntryKey, data: bytes) -> bytes:
+    return b"".join(encode_entry(key, data))
+
+
+def frame(magic: bytes, content: bytes) -> bytes:
+    """Give *content* the frame of a header."""
+    framed = struct.pack("<8sII", magic, 1, len(content)) + content
+    return framed + struct.pack("<I", zlib.crc32(framed))
+
+
+def check(key: EntryKey, blob: bytes, length: int) -> None:
+    """Check *blob* as whoever reads an entry of *length* bytes of data does: header first."""
+    split = len(blob) - length
+    if split < 0:
+        raise FormatError(ErrorKind.CORRUPT_METADATA, "cut short")
+    check_entry(key, blob[:split], blob[split:])
+
+
+@hypothesis.given(keys, st.data())
+def test_an_entry_proves_itself(key: EntryKey, draw: st.DataObject) -> None:
+    """What was encoded for a key is accepted for that key, whatever its texts are."""
+    data = draw.draw(st.binary(min_size=key.length, max_size=key.length))
+    header, body = encode_entry(key, data)
+    check_entry(key, header, bytes(body))
+    assert len(header) <= MAX_HEADER
+
+
+@pytest.mark.parametrize("position", range(len(join(KEY, DATA))))
+def test_no_changed_byte_is_accepted(position: int) -> None:
+    """Whichever bit of whichever byte of an entry is another, it is refused."""
+    blob = join(KEY, DATA)
+    for bit in range(8):
+        changed = bytearray(blob)
+        changed[position] ^= 1 << bit
+        with pytest.raises(FormatError):
+            check(KEY, bytes(changed), KEY.length)
+
+
+def test_no_other_length_is_accepted() -> None:
+    """An entry cut short anywhere, or continued, is refused."""
+    blob = join(KEY, DATA)
+    for cut in [*(blob[:n] for n in range(len(blob))), blob + b"\0"]:
+        with pytest.raises(FormatError):
+            check(KEY, cut, KEY.length)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        EntryKey(KEY.location + "x", KEY.version, KEY.offset, KEY.length),
+        EntryKey(KEY.location, KEY.version + "x", KEY.offset, KEY.length),
+        EntryKey(KEY.location, KEY.version, KEY.offset + 1, KEY.length),
+        EntryKey(KEY.location, KEY.version, KEY.offset, KEY.length - 1),
+    ],
+)
+def test_an_entry_of_another_key_is_refused(other: EntryKey) -> None:
+    """Every part of the key counts, in the header as in the name."""
+    with pytest.raises(FormatError):
+        check(other, join(KEY, DATA), other.length)
+    assert entry_name(other) != entry_name(KEY)
+
+
+def test_data_of_the_wrong_length_make_no_entry() -> None:
+    """Bytes that are not as many as the key says cannot be encoded."""
+    with pytest.raises(ValueError, match="11 bytes"):
+        encode_entry(KEY, DATA[1:])
+
+
+@hypothesis.given(keys, keys)
+def test_names_tell_keys_apart(one: EntryKey, other: EntryKey) -> None:
+    """Two keys have the same name only if they are the same key."""
+    assert (entry_name(one) == entry_name(other)) == (one == other)
+
+
+def test_where_one_text_ends_and_the_next_begins_is_part_of_a_name() -> None:
+    """Moving a character from location to version gives another name."""
+    assert entry_name(EntryKey("ab", "c", 0, 1)) != entry_name(EntryKey("a", "bc", 0, 1))
+
+
+def test_names_are_stable() -> None:
+    """Names do not depend on the process, so that other processes and later ones find the entries."""
+    name = entry_name(EntryKey("s3://b/k", "v", 1, 2))
+    assert name == "v1/2b/17c2bffa3e7aae5d5bc929ca76e967e4f33415e28e078b3e205634c83e41ad"
+    assert (
+        record_name("s3://b/k")
+        == "v1/versions/64/af13d18d76520a9523dabf9142c1ed5e5ebe34b6fcfe0d66349cbc3dc4b6e0"
+    )
+
+
+def test_an_entry_holds_nothing_but_its_identity_and_data() -> None:
+    """A header is magic, version and length, the key's four parts and the data's checksum, and its own."""
+    header, data = encode_entry(EntryKey("s3://b/k", "v", 1, 2), b"xy")
+    assert data == b"xy"
+    packed = (
+        b"\x85\xa8location\xa8s3://b/k\xa7version\xa1v\xa6offset\x01\xa6length\x02\xa5crc32\xce"
+        + zlib.crc32(b"xy").to_bytes(4, "big")
+    )
+    assert header == frame(b"VZFSCHNK", packed)
+
+
+@pytest.mark.parametrize(
+    ("key", "is_storable"),
+    [
+        (EntryKey("l", "v", 2**63 - 1, 2**63 - 1), True),
+        (EntryKey("l", "v", 2**63, 1), False),
+        (EntryKey("l", "v", 0, 2**63), False),
+        (EntryKey("l", "v", -1, 1), False),
+        (EntryKey("l", "v", 0, -1), False),
+        (EntryKey("l" * 8000, "v" * 8000, 0, 1), True),
+        (EntryKey("l" * 8000, "v" * 8001, 0, 1), False),
+    ],
+)
+def test_keys_that_no_header_holds_are_known(key: EntryKey, is_storable: bool) -> None:
+    """Numbers beyond 63 bits and texts beyond the bound make a key that is not stored."""
+    assert key.is_storable is is_storable
+
+
+def test_the_largest_identity_fits_into_a_header() -> None:
+    """The bound on characters keeps the bound on bytes, even if each character takes four."""
+    key = EntryKey("\U0001f30a" * 16_000, "", 2**63 - 1, 0)
+    assert key.is_storable
+    assert len(encode_entry(key, b"")[0]) <= MAX_HEADER
+
+
+# -- version records ---------------------------------------------------------------------------
+
+
+@hypothesis.given(texts, texts)
+def test_a_record_says_its_version(location: str, version: str) -> None:
+    """Any version comes back as it was, for its own location and for no other."""
+    record = encode_record(location, version)
+    assert decode_record(location, record) == version
+    with pytest.raises(FormatError):
+        decode_record(location + "x", record)
+
+
+def test_no_changed_byte_of_a_record_is_accepted() -> None:
+    """Whichever bit of a record is another, wherever it is cut: it is refused."""
+    record = encode_record("s3://b/k", "etag abc")
+    for position in range(len(record)):
+        with pytest.raises(FormatError):
+            decode_record("s3://b/k", record[:position])
+        for bit in range(8):
+            changed = bytearray(record)
+            changed[position] ^= 1 << bit
+            with pytest.raises(FormatError):
+                decode_record("s3://b/k", bytes(changed))
+
+
+@hypothesis.given(st.binary(max_size=300))
+def test_arbitrary_bytes_are_refused(blob: bytes) -> None:
+    """Bytes that are no record raise FormatError and nothing else, framed as one or not."""
+    for record in (blob, frame(b"VZFSVERS", blob)):
+        with pytest.raises(FormatError):
+            decode_record("s3://b/k", record)
+
+
+def test_an_entry_is_no_record() -> None:
+    """The two kinds of file do not pass for each other."""
+    header, _ = encode_entry(EntryKey("s3://b/k", "v", 0, 0), b"")
+    with pytest.raises(FormatError):
+        decode_record("s3://b/k", header)
+    with pytest.raises(FormatError):
+        check_entry(EntryKey("s3://b/k", "v", 0, 0), encode_record("s3://b/k", "v"), b"")
