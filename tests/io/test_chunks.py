@@ -1,0 +1,291 @@
+"""Reading chunks: one fetch, one version, no failure that looks like data."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.fakes import FakeSource
+from vzfs.access import Access, AccessPolicy
+from vzfs.cache import DiskCache, MemoryCache
+from vzfs.chunks import REMEMBER_FAILURE, Chunks
+from vzfs.errors import AccessDenied, ErrorKind, SourceError
+from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.model.snapshot import VirtualChunkContainer
+from vzfs.plan import BLOCK, WHOLE_LIMIT
+
+URL = "s3://b/data/x"
+DATA = bytes(range(256)) * 4
+MIB = 2**20
+
+
+def ref(offset: int, length: int, checksum: Checksum | None = None) -> ChunkRef:
+    return ChunkRef(ChunkKind.VIRTUAL, length, URL, offset, checksum)
+
+
+class Reader:
+    """One mount's chunks over a source and perhaps a shared cache folder."""
+
+    def __init__(self, source: FakeSource, folder: Path | None) -> None:
+        prefix = parse_prefix("s3://b/data/")
+        access = Access(
+            parse_prefix("s3://repos/mine"),
+            policies=[AccessPolicy(prefix)],
+            containers=[VirtualChunkContainer("s3://b/data/")],
+        )
+        self.disk = None
+        if folder is not None:
+            self.disk = DiskCache(folder, max_bytes=2**30, limiter=trio.CapacityLimiter(4))
+        self.chunks = Chunks(source, access, MemoryCache(64 * MIB), self.disk)
+
+    async def read(self, wanted: ChunkRef, offset: int = 0, size: int = 2**40) -> bytes:
+        return bytes(await self.chunks.read(wanted, offset, size))
+
+    async def written(self) -> None:
+        """Wait until what was fetched is on disk."""
+        with trio.fail_after(10):
+            while self.chunks.statistics().unwritten:  # noqa: ASYNC110 -- the disk has no event
+                await trio.sleep(0.001)
+
+
+@pytest.fixture(name="source")
+def _source() -> FakeSource:
+    source = FakeSource()
+    source.put(URL, DATA)
+    return source
+
+
+@pytest.fixture(name="new_reader")
+def _new_reader(source: FakeSource, nursery: trio.Nursery) -> Callable[..., object]:
+    async def make(folder: Path | None = None) -> Reader:
+        reader = Reader(source, folder)
+        await nursery.start(reader.chunks.run)
+        return reader
+
+    return make
+
+
+CHECKSUMS = {
+    "etag": lambda source: ETag(source.seen(URL).etag),
+    "last-modified": lambda source: LastModified(1_700_000_100),
+    "none": lambda source: None,
+}
+
+
+async def test_a_chunk_is_fetched_whole_once(source: FakeSource, new_reader: Callable) -> None:
+    """Reading a chunk in small steps costs one fetch of exactly its bytes."""
+    reader = await new_reader()
+    steps = [await reader.read(ref(10, 100), offset, 30) for offset in range(0, 120, 30)]
+
+    assert b"".join(steps) == DATA[10:110]
+    assert [(f.offset, f.length) for f in source.fetched] == [(10, 100)]
+
+
+async def test_readers_of_one_chunk_share_its_fetch(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """Ten tasks that want the same cold chunk cost one fetch."""
+    reader = await new_reader()
+    gate = source.hold(URL)
+    found = []
+
+    async def read() -> None:
+        found.append(await reader.read(ref(0, 50)))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+
+    assert found == [DATA[:50]] * 10
+    assert len(source.fetched) == 1
+
+
+async def test_a_cancelled_reader_does_not_take_the_others_along(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """If the task that leads a fetch is cancelled, one that waits leads in its place."""
+    reader = await new_reader()
+    gate = source.hold(URL)
+    found = []
+
+    async def read() -> None:
+        found.append(await reader.read(ref(0, 50)))
+
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as leading:
+            async with trio.open_nursery() as first:
+                first.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(read)
+                await trio.testing.wait_all_tasks_blocked()
+                leading.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+
+    assert found == [DATA[:50]]
+
+
+@pytest.mark.parametrize("kind", CHECKSUMS)
+async def test_a_second_mount_reads_from_the_shared_cache(
+    kind: str, source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """What one mount fetched costs another none; without a checksum, one HEAD for each object."""
+    wanted = [ref(0, 100, CHECKSUMS[kind](source)), ref(100, 100, CHECKSUMS[kind](source))]
+    first = await new_reader(tmp_path)
+    for each in wanted:
+        await first.read(each)
+    await first.written()
+    second = await new_reader(tmp_path)
+
+    assert [await second.read(each) for each in wanted] == [DATA[:100], DATA[100:200]]
+    assert len(source.fetched) == 2
+    assert source.statistics().heads == (1 if kind == "none" else 0)
+
+
+@pytest.mark.parametrize("kind", CHECKSUMS)
+async def test_bytes_of_two_versions_never_mix(
+    kind: str, source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """After bytes of one version were served, another version fails the read, cached or not."""
+    checksum = CHECKSUMS[kind](source)
+    reader = await new_reader(tmp_path)
+    await reader.read(ref(0, 100, checksum))
+    source.put(URL, DATA[::-1])
+
+    with pytest.raises(SourceError) as caught:
+        await reader.read(ref(100, 100, checksum))
+    assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+    assert await reader.read(ref(0, 100, checksum)) == DATA[:100]
+
+
+async def test_a_new_mount_shows_the_new_version_where_the_ref_names_none(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """What an earlier mount cached of another version is not served by the next."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100))
+    await first.written()
+    source.put(URL, DATA[::-1])
+    second = await new_reader(tmp_path)
+
+    assert await second.read(ref(0, 100)) == DATA[::-1][:100]
+
+
+async def test_a_version_remembered_by_the_cache_does_not_bind_before_it_is_served(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """An object replaced by one that is still old enough is readable in the next mount."""
+    checksum = CHECKSUMS["last-modified"](source)
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100, checksum))
+    await first.written()
+    source.put(URL, DATA[::-1])
+    second = await new_reader(tmp_path)
+
+    assert await second.read(ref(100, 100, checksum)) == DATA[::-1][100:200]
+    source.put(URL, DATA)
+    with pytest.raises(SourceError):
+        await second.read(ref(200, 100, checksum))
+
+
+async def test_restoring_the_version_heals_the_read(
+    source: FakeSource, new_reader: Callable, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A failed read succeeds again when the object is what it was; nothing was remembered as absent."""
+    reader = await new_reader()
+    seen = source.seen(URL)
+    await reader.read(ref(0, 100))
+    source.delete(URL)
+    with pytest.raises(SourceError) as caught:
+        await reader.read(ref(100, 100))
+    assert caught.value.kind is ErrorKind.SOURCE_VANISHED
+    source.put(URL, DATA, etag=seen.etag)
+    await trio.sleep(REMEMBER_FAILURE)
+
+    assert await reader.read(ref(100, 100)) == DATA[100:200]
+
+
+async def test_a_failure_is_remembered_for_an_instant(
+    source: FakeSource, new_reader: Callable, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel's second question about a failed read costs no second request; a later one does."""
+    reader = await new_reader()
+    source.fail(URL, ErrorKind.SOURCE_UNREACHABLE, None)
+    for _ in range(2):
+        with pytest.raises(SourceError):
+            await reader.read(ref(0, 100))
+    assert len(source.fetched) == 1
+    await trio.sleep(REMEMBER_FAILURE)
+
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+
+
+async def test_what_is_not_allowed_is_never_fetched(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """A refused location fails the read without a request."""
+    reader = await new_reader()
+
+    with pytest.raises(AccessDenied):
+        await reader.read(ChunkRef(ChunkKind.VIRTUAL, 10, "s3://other/x"))
+    assert source.fetched == []
+
+
+async def test_inline_and_empty_chunks_cost_nothing(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """A chunk in the manifest and a chunk of no bytes are answered without a request."""
+    reader = await new_reader()
+
+    assert await reader.read(ChunkRef(ChunkKind.INLINE, 3, inline=b"abc"), 1, 9) == b"bc"
+    assert await reader.read(ref(0, 0)) == b""
+    assert await reader.read(ref(0, 10), 10, 5) == b""
+    assert source.fetched == []
+
+
+async def test_a_large_chunk_is_fetched_in_blocks(source: FakeSource, new_reader: Callable) -> None:
+    """Of a chunk over the limit only the blocks that a read touches are fetched, each once."""
+    large = bytes(WHOLE_LIMIT // 2) + bytes([7]) * (WHOLE_LIMIT // 2) + b"end"
+    source.put(URL, large)
+    reader = await new_reader()
+    wanted = ref(0, len(large))
+
+    assert await reader.read(wanted, len(large) - 3, 100) == b"end"
+    assert await reader.read(wanted, BLOCK - 2, 4) == large[BLOCK - 2 : BLOCK + 2]
+    assert await reader.read(wanted, 0, 10) == large[:10]
+    assert sorted(f.offset for f in source.fetched) == [0, BLOCK, len(large) - len(large) % BLOCK]
+
+
+async def test_asking_whether_a_chunk_is_cached_costs_no_request(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """Provenance never touches a source, and tells what is cached from what is not."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100))
+    await first.written()
+    second = await new_reader(tmp_path)
+    before = len(source.fetched), source.statistics().heads
+
+    assert await first.chunks.is_cached(ref(0, 100))
+    assert await second.chunks.is_cached(ref(0, 100))
+    assert not await second.chunks.is_cached(ref(100, 100))
+    assert (len(source.fetched), source.statistics().heads) == before
+
+
+async def test_native_chunks_need_no_version(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """A chunk file of the repository never changes: it is fetched once for all mounts, without a HEAD."""
+    source.put("s3://repos/mine/chunks/A", DATA)
+    native = ChunkRef(ChunkKind.NATIVE, 20, "chunks/A", 5)
+    first = await new_reader(tmp_path)
+    await first.read(native)
+    await first.written()
+    second = await new_reader(tmp_path)
+
+    assert await second.read(native) == DATA[5:25]
+    assert (len(source.fetched), source.statistics().heads) == (1, 0)

@@ -1,0 +1,285 @@
+"""Chunk reads: authorize, join the same read in flight or lead it, look in the caches, get it.
+
+Each source byte of a cold chunk is got once: readers of the same piece share one flight, and
+what was got is kept in memory and on disk. The version of a source object that this mount saw first is pinned
+for its life and is part of the name under which bytes are cached, so bytes of two versions never
+mix. A failure is remembered for an instant, because the kernel asks twice (read-ahead, then the read itself).
+
+Everything between two `await`s is atomic; the tables here are touched only from the event loop.
+"""
+
+import dataclasses
+import logging
+from typing import Final
+
+import trio
+
+from vzfs.access import Access, AuthorizedRange
+from vzfs.cache import DiskCache, EntryKey, MemoryCache
+from vzfs.errors import ErrorKind, SourceError
+from vzfs.flights import Flights
+from vzfs.model.location import Checksum, ETag, LastModified, Location
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.plan import pieces
+from vzfs.source import Fetched, Fetcher
+
+logger = logging.getLogger("vzfs.chunks")
+
+REMEMBER_FAILURE: Final = 0.5
+"""Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
+MAX_FAILURES: Final = 10_000
+MAX_UNWRITTEN: Final = 128 * 2**20
+"""Bytes waiting to be written to the disk cache; what comes beyond is served but not cached."""
+
+type Piece = tuple[Location, int, int, Checksum | None]
+"""What identifies bytes within one mount: object, offset, length, and the version asked for."""
+type Object = tuple[Location, Checksum | None]
+"""A source object as one kind of ref sees it."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunksStatistics:
+    """What reading chunks has cost so far; *in_flight* and *unwritten* are of the moment."""
+
+    reads: int
+    from_memory: int
+    from_disk: int
+    fetched: int
+    failed: int
+    in_flight: int
+    unwritten: int
+
+
+class _Pin:
+    """The version of an object that this mount shows.
+
+    *is_seen* if a server said it to this mount, not only the cache's record of an earlier one; *is_served* once bytes of
+    it were handed out, *is_recorded* once the cache knows the version.
+    """
+
+    __slots__ = ("is_recorded", "is_seen", "is_served", "version")
+
+    def __init__(self, version: str, *, is_seen: bool) -> None:
+        self.version = version
+        self.is_seen = is_seen
+        self.is_served = False
+        self.is_recorded = not is_seen
+
+
+class Chunks:
+    """Reads chunks for everybody who shares this mount."""
+
+    def __init__(
+        self, fetcher: Fetcher, access: Access, memory: MemoryCache, disk: DiskCache | None
+    ) -> None:
+        self._fetcher = fetcher
+        self._access = access
+        self._memory = memory
+        self._disk = disk
+        self._flights: Flights[Piece, bytes] = Flights()
+        self._pins: dict[Object, _Pin] = {}
+        self._pinning: Flights[Object, _Pin | None] = Flights()
+        self._failures: dict[Piece, tuple[float, SourceError]] = {}
+        self._writers: trio.Nursery | None = None
+        self._unwritten = 0
+        self._counts = dict.fromkeys(("reads", "from_memory", "from_disk", "fetched", "failed"), 0)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write what was got to the disk cache, until cancelled. Without it nothing is written."""
+        async with trio.open_nursery() as self._writers:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def statistics(self) -> ChunksStatistics:
+        """Return the counts so far."""
+        return ChunksStatistics(
+            **self._counts, in_flight=len(self._flights), unwritten=self._unwritten
+        )
+
+    async def read(self, ref: ChunkRef, offset: int, size: int) -> bytes | memoryview:
+        """Return the bytes [offset, offset + size) of a chunk, fewer at its end.
+
+        Raises AccessDenied where the location is not allowed, SourceError where the source fails.
+        """
+        self._counts["reads"] += 1
+        if ref.kind is ChunkKind.INLINE:
+            return ref.inline[offset : offset + size]
+        whole = self._access.authorize(ref)
+        parts = []
+        for piece in pieces(ref.length, offset, size):
+            data = memoryview(await self._piece(whole.part(piece), ref.kind))
+            low = max(offset - piece.offset, 0)
+            parts.append(data[low : offset + size - piece.offset])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def is_cached(self, ref: ChunkRef) -> bool:
+        """Whether the beginning of a chunk would be served without a request to its source."""
+        if ref.kind is ChunkKind.INLINE or ref.length == 0:
+            return True
+        whole = self._access.authorize(ref)
+        wanted = whole.part(pieces(ref.length, 0, 1)[0])
+        if self._memory.get(_identity(wanted)) is not None:
+            return True
+        if self._disk is None:
+            return False
+        version = _fixed_version(wanted, ref.kind)
+        if version is None:
+            pin = self._pins.get(_object(wanted))
+            version = pin.version if pin else await self._disk.last_version(_record(wanted))
+        return version is not None and await self._disk.get(_entry(wanted, version)) is not None
+
+    # -- one piece -----------------------------------------------------------------------------
+
+    async def _piece(self, wanted: AuthorizedRange, kind: ChunkKind) -> bytes:
+        identity = _identity(wanted)
+        data = self._memory.get(identity)
+        if data is not None:
+            self._counts["from_memory"] += 1
+            return data
+        failure = self._failures.get(identity)
+        if failure is not None and failure[0] > trio.current_time():
+            raise failure[1].with_traceback(None)
+        return await self._flights.join(identity, lambda: self._lead(identity, wanted, kind))
+
+    async def _lead(self, identity: Piece, wanted: AuthorizedRange, kind: ChunkKind) -> bytes:
+        try:
+            version = _fixed_version(wanted, kind)
+            if version is not None:
+                data = await self._get_fixed(wanted, version)
+            else:
+                data = await self._get_pinned(wanted)
+        except SourceError as error:
+            self._counts["failed"] += 1
+            if len(self._failures) >= MAX_FAILURES:
+                self._failures.clear()
+            self._failures[identity] = (trio.current_time() + REMEMBER_FAILURE, error)
+            raise
+        self._memory.put(identity, data)
+        return data
+
+    async def _get_fixed(self, wanted: AuthorizedRange, version: str) -> bytes:
+        """Get bytes whose version the ref itself names."""
+        entry = _entry(wanted, version)
+        data = await self._from_disk(entry)
+        if data is None:
+            data = (await self._fetch(wanted, None)).data
+            self._store(entry, data)
+        return data
+
+    async def _get_pinned(self, wanted: AuthorizedRange) -> bytes:
+        """Get bytes of the version that this mount has pinned, pinning it if it is the first."""
+        pin = await self._pinned(wanted)
+        if pin is not None:
+            data = await self._from_disk(_entry(wanted, pin.version))
+            if data is not None:
+                pin.is_served = True
+                return data
+        try:
+            fetched = await self._fetch(wanted, None if pin is None else pin.version)
+        except SourceError as error:
+            # A version known only from an earlier mount binds nobody before bytes of it are served.
+            if error.kind is not ErrorKind.SOURCE_CHANGED or pin is None:
+                raise
+            if pin.is_seen or pin.is_served:
+                raise
+            self._pins.pop(_object(wanted), None)
+            fetched = await self._fetch(wanted, None)
+        pin = self._pins.setdefault(_object(wanted), _Pin(fetched.version, is_seen=True))
+        if pin.version != fetched.version:
+            raise _changed(wanted, pin.version, fetched.version)
+        pin.is_seen = pin.is_served = True
+        record = None if pin.is_recorded else _record(wanted)
+        pin.is_recorded = True
+        self._store(_entry(wanted, pin.version), fetched.data, record)
+        return fetched.data
+
+    async def _pinned(self, wanted: AuthorizedRange) -> _Pin | None:
+        """Return the pinned version of an object, if this mount or the cache knows one."""
+        key = _object(wanted)
+        pin = self._pins.get(key)
+        if pin is not None or self._disk is None:
+            return pin
+        return await self._pinning.join(key, lambda: self._pin_from_cache(wanted))
+
+    async def _pin_from_cache(self, wanted: AuthorizedRange) -> _Pin | None:
+        assert self._disk is not None  # noqa: S101 -- checked by the caller
+        version = await self._disk.last_version(_record(wanted))
+        if version is None:
+            return None
+        is_seen = wanted.checksum is None
+        if is_seen:
+            # Nothing but the source can say whether what is cached is still current.
+            version = await self._fetcher.version(wanted)
+        return self._pins.setdefault(_object(wanted), _Pin(version, is_seen=is_seen))
+
+    async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
+        fetched = await self._fetcher.fetch(wanted, pinned)
+        self._counts["fetched"] += 1
+        return fetched
+
+    # -- the disk cache ------------------------------------------------------------------------
+
+    async def _from_disk(self, entry: EntryKey) -> bytes | None:
+        data = None if self._disk is None else await self._disk.get(entry)
+        if data is not None:
+            self._counts["from_disk"] += 1
+        return data
+
+    def _store(self, entry: EntryKey, data: bytes, record: str | None = None) -> None:
+        if self._disk is None or self._writers is None:
+            return
+        if self._unwritten + len(data) > MAX_UNWRITTEN:
+            return
+        self._unwritten += len(data)
+        self._writers.start_soon(self._write, self._disk, entry, data, record)
+
+    async def _write(
+        self, disk: DiskCache, entry: EntryKey, data: bytes, record: str | None
+    ) -> None:
+        try:
+            if record is not None:
+                await disk.remember_version(record, entry.version)
+            await disk.put(entry, data)
+        finally:
+            self._unwritten -= len(data)
+
+
+def _identity(wanted: AuthorizedRange) -> Piece:
+    span = wanted.range
+    assert span is not None  # noqa: S101 -- chunks always have a range
+    return wanted.location, span.offset, span.length, wanted.checksum
+
+
+def _object(wanted: AuthorizedRange) -> Object:
+    return wanted.location, wanted.checksum
+
+
+def _fixed_version(wanted: AuthorizedRange, kind: ChunkKind) -> str | None:
+    """Return the version that the ref itself fixes: an etag, or that chunk files never change."""
+    if kind is ChunkKind.NATIVE:
+        return "native"
+    return f"etag {wanted.checksum.opaque}" if isinstance(wanted.checksum, ETag) else None
+
+
+def _record(wanted: AuthorizedRange) -> str:
+    """Return the name under which the cache remembers an object's version.
+
+    A version was verified against one checksum, so it counts for refs with that checksum only.
+    """
+    checksum = wanted.checksum
+    bound = f" unmodified since {checksum.seconds}" if isinstance(checksum, LastModified) else ""
+    return str(wanted.location) + bound
+
+
+def _entry(wanted: AuthorizedRange, version: str) -> EntryKey:
+    _, offset, length, _ = _identity(wanted)
+    return EntryKey(_record(wanted), version, offset, length)
+
+
+def _changed(wanted: AuthorizedRange, expected: str, found: str) -> SourceError:
+    return SourceError(
+        ErrorKind.SOURCE_CHANGED,
+        f"the source object changed under this mount: expected version {expected}, found {found}",
+        where=str(wanted.location),
+        advice="restore it, or commit new references to it and mount again",
+    )

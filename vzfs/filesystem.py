@@ -1,0 +1,291 @@
+"""What FUSE asks, answered without FUSE: names, attributes, listings, bytes, provenance.
+
+Everything is answered from the snapshot and its manifests, except the bytes of a chunk. While a manifest
+cannot be loaded, the names that it may hold answer as existing, with the size of a decoded chunk, and are not to
+be cached; reading them, and listing their directory, raises why.
+
+Inode numbers are also file handles: a handle needs no state, since a mount shows one snapshot for its whole life.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from vzfs.access import Access
+from vzfs.chunks import Chunks
+from vzfs.errors import ErrorKind, NameProblem, VzfsError
+from vzfs.model.chunkgrid import KeyStyle
+from vzfs.model.location import ETag, LastModified
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.model.snapshot import DEFAULT_BRANCH, Array
+from vzfs.repository import ArrayRefs, Checkout, format_time
+from vzfs.tree.inodes import Inodes
+from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
+
+MAX_NAME: Final = 255
+"""Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
+_FIRST_CHUNK: Final = 2**20
+"""Where the listing positions of chunk keys begin; documents and child nodes come before."""
+XATTR_PREFIX: Final = "user.vzfs."
+
+
+class Attrs(NamedTuple):
+    """What `stat` shows. *is_certain* is False while the manifest that would know is out of reach."""
+
+    inode: int
+    is_dir: bool
+    size: int
+    is_certain: bool = True
+
+
+class Child(NamedTuple):
+    """One line of a listing; *position* is where the listing goes on behind it."""
+
+    name: str
+    attrs: Attrs
+    position: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Totals:
+    """What `df` shows: bytes and files of the hierarchy that are known without asking anybody."""
+
+    size: int
+    files: int
+
+
+class Filesystem:
+    """One checkout as a read-only file system."""
+
+    def __init__(self, checkout: Checkout, access: Access, chunks: Chunks) -> None:
+        self.snapshot: Final = checkout.snapshot
+        self._checkout = checkout
+        self._access = access
+        self._chunks = chunks
+        self._tree = Tree(checkout.snapshot)
+        self._inodes = Inodes(self._tree)
+
+    # -- names ---------------------------------------------------------------------------------
+
+    async def lookup(self, parent: int, name: str) -> Attrs:
+        """Return the attributes of *name* in the directory *parent*. Raises NameProblem."""
+        if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+            raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])
+        entry = self._tree.lookup(self._inodes.entry(parent), name)
+        attrs = None if entry is None else await self._attrs_of(entry)
+        if attrs is None:
+            raise NameProblem(ErrorKind.NO_SUCH_NAME, "the snapshot has no such name", where=name)
+        return attrs
+
+    async def attrs(self, inode: int) -> Attrs:
+        """Return the attributes of an inode. Raises NameProblem if it is stale."""
+        attrs = await self._attrs_of(self._inodes.entry(inode))
+        if attrs is None:
+            raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
+        return attrs
+
+    async def _attrs_of(self, entry: Entry) -> Attrs | None:
+        """Return the attributes of *entry*, or None if the manifests say that it does not exist."""
+        match entry:
+            case NodeDir():
+                return Attrs(self._inodes.number(entry), is_dir=True, size=0)
+            case Document():
+                size = len(self._tree.document(entry))
+                return Attrs(self._inodes.number(entry), is_dir=False, size=size)
+            case KeyDir(node, prefix):
+                refs = await self._refs(node, prefix)
+                try:
+                    exists, is_certain = refs.has_any(prefix), True
+                except VzfsError:
+                    exists, is_certain = True, False
+                return (
+                    Attrs(self._inodes.number(entry), is_dir=True, size=0, is_certain=is_certain)
+                    if exists
+                    else None
+                )
+            case Chunk(node, coords):
+                refs = await self._refs(node, coords)
+                try:
+                    ref = refs.find(coords)
+                except VzfsError:
+                    size = refs.array.grid.max_chunk_nbytes
+                    return Attrs(
+                        self._inodes.number(entry), is_dir=False, size=size, is_certain=False
+                    )
+                if ref is None:
+                    return None
+                return Attrs(self._inodes.number(entry), is_dir=False, size=ref.length)
+
+    async def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
+        refs = self._checkout.refs(self._tree.array(node))
+        await refs.load(prefix)
+        return refs
+
+    def path(self, inode: int) -> str:
+        """Return the path of an inode below the root, for people."""
+        try:
+            return self._tree.path(self._inodes.entry(inode))
+        except VzfsError:
+            return f"inode {inode}"
+
+    # -- listings ------------------------------------------------------------------------------
+
+    async def children(self, inode: int, after: int) -> Iterator[Child]:
+        """Return the lines of a directory's listing behind the position *after*; 0 is the start.
+
+        Positions are stable, so that a listing can be interrupted and resumed. Memory does not grow
+        with the directory. Raises why, where a manifest that would be needed cannot be loaded.
+        """
+        entry = self._inodes.entry(inode)
+        match entry:
+            case NodeDir(node):
+                await self._load_for_listing(node)
+                return self._node_children(node, after)
+            case KeyDir(node, prefix):
+                refs = await self._refs(node, prefix)
+                return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
+            case _:
+                raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
+
+    async def _load_for_listing(self, node: int) -> None:
+        if isinstance(self._tree.nodes[node], Array):
+            (await self._refs(node, ())).manifests()
+
+    def _node_children(self, node: int, after: int) -> Iterator[Child]:
+        documents = self._tree.nodes[node].documents
+        entries: list[tuple[str, Entry]] = [
+            (name, Document(node, ordinal)) for ordinal, name in enumerate(documents)
+        ]
+        entries += [(name, NodeDir(n)) for name, n in self._tree.children(node).items()]
+        for position, (name, entry) in enumerate(entries[after:], start=after + 1):
+            if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
+                continue
+            is_dir = isinstance(entry, NodeDir)
+            size = 0 if isinstance(entry, NodeDir) else len(documents[name])
+            yield Child(name, Attrs(self._inodes.number(entry), is_dir, size), position)
+        if isinstance(self._tree.nodes[node], Array):
+            yield from self._chunk_children(node, after)
+
+    def _chunk_children(self, node: int, after: int) -> Iterator[Child]:
+        """List what the chunk keys of an array show in its own directory."""
+        array = self._tree.array(node)
+        refs = self._checkout.refs(array)
+        first = max(after - _FIRST_CHUNK, 0)
+        encoding, shape = array.key_encoding, array.grid.shape
+        if encoding.separator == "/" and shape:
+            if encoding.style is KeyStyle.V2:
+                yield from self._key_children(refs, node, (), first)
+            elif first == 0 and refs.has_any(()):
+                keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
+                yield Child("c", keys, _FIRST_CHUNK + 1)
+            return
+        for flat, length in refs.all_chunks(first):
+            coords = array.grid.unravel(flat)
+            attrs = Attrs(self._inodes.number(Chunk(node, coords)), is_dir=False, size=length)
+            yield Child(encoding.encode(coords), attrs, _FIRST_CHUNK + flat + 1)
+
+    def _key_children(
+        self, refs: ArrayRefs, node: int, prefix: tuple[int, ...], first: int
+    ) -> Iterator[Child]:
+        is_leaf = len(prefix) + 1 == len(refs.array.grid.shape)
+        make: Callable[[int, tuple[int, ...]], Entry] = Chunk if is_leaf else KeyDir
+        number = self._inodes.number
+        for coordinate, length in refs.children(prefix, first):
+            attrs = Attrs(number(make(node, (*prefix, coordinate))), not is_leaf, length)
+            yield Child(str(coordinate), attrs, _FIRST_CHUNK + coordinate + 1)
+
+    # -- bytes ---------------------------------------------------------------------------------
+
+    async def open(self, inode: int) -> Attrs:
+        """Return the attributes of a file about to be read. Never fails for a name that exists."""
+        attrs = await self.attrs(inode)
+        if attrs.is_dir:
+            raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
+        return attrs
+
+    async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
+        """Return the bytes [offset, offset + size) of a file, fewer at its end.
+
+        Raises AccessDenied, SourceError, or what keeps the manifest from loading.
+        """
+        entry = self._inodes.entry(inode)
+        match entry:
+            case Document():
+                return self._tree.document(entry)[offset : offset + size]
+            case Chunk(node, coords):
+                ref = (await self._refs(node, coords)).find(coords)
+                if ref is None:
+                    raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
+                return await self._chunks.read(ref, offset, size)
+            case _:
+                raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
+
+    def totals(self) -> Totals:
+        """Return the size and number of the metadata documents: what is known without asking."""
+        sizes = [len(d) for node in self._tree.nodes for d in node.documents.values()]
+        return Totals(sum(sizes), len(sizes) + len(self._tree.nodes))
+
+    # -- provenance ----------------------------------------------------------------------------
+
+    async def xattrs(self, inode: int) -> dict[str, str]:
+        """Return the extended attributes of an inode: where its bytes come from.
+
+        Makes no request to a source.
+        """
+        entry = self._inodes.entry(inode)
+        found = self._about_node
+        if isinstance(entry, Chunk):
+            refs = await self._refs(entry.node, entry.coords)
+            try:
+                ref = refs.find(entry.coords)
+            except VzfsError:
+                ref = None
+            if ref is not None:
+                found = found | self._about_chunk(ref)
+                found["cached"] = "yes" if await self._is_cached(ref) else "no"
+        return {XATTR_PREFIX + name: value for name, value in found.items()}
+
+    @functools.cached_property
+    def _about_node(self) -> dict[str, str]:
+        ref = self._checkout.ref
+        about = {
+            "snapshot": self.snapshot.id,
+            "repository": str(self._access.repository),
+            "format": self._checkout.repository.format,
+        }
+        if ref.tag is not None:
+            about["tag"] = ref.tag
+        elif ref.snapshot is None:
+            about["branch"] = ref.branch or DEFAULT_BRANCH
+        return about
+
+    def _about_chunk(self, ref: ChunkRef) -> dict[str, str]:
+        about = {"kind": ref.kind.name.lower(), "length": str(ref.length)}
+        if ref.kind is ChunkKind.INLINE:
+            return about
+        about["offset"] = str(ref.offset)
+        match ref.checksum:
+            case ETag(value):
+                about["etag"] = value
+            case LastModified(seconds):
+                about["last_modified"] = format_time(seconds * 10**9)
+        if ref.kind is ChunkKind.NATIVE:
+            about["source"] = str(self._access.repository.join(ref.location))
+            return about
+        try:
+            location = self._access.resolve(ref.location)
+        except VzfsError:
+            about["source"] = ref.location
+            return about
+        about["source"] = str(location)
+        container = self._access.container_of(location)
+        if container is not None:
+            about["container"] = container.name or container.url_prefix
+        return about
+
+    async def _is_cached(self, ref: ChunkRef) -> bool:
+        try:
+            return await self._chunks.is_cached(ref)
+        except VzfsError:
+            return False

@@ -1,0 +1,20 @@
+"""Repositories: a ref becomes a snapshot, and manifests load when first needed, once each."""
+
+from vzfs.repository.arrayrefs import ArrayRefs
+from vzfs.repository.refs import Refs, format_time
+from vzfs.repository.repository import (
+    Checkout,
+    Repository,
+    check_out,
+    open_repository,
+)
+
+__all__ = [
+    "ArrayRefs",
+    "Checkout",
+    "Refs",
+    "Repository",
+    "check_out",
+    "format_time",
+    "open_repository",
+]

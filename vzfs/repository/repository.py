@@ -1,0 +1,123 @@
+"""A repository opened, and one of its snapshots checked out.
+
+`open_repository` finds out what lies at a place and returns a `Repository`: refs, histories and snapshots. A `Checkout` is one
+snapshot with its manifests, which load once each, when first needed, however many names ask for them.
+"""
+
+import functools
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final, Protocol
+
+from vzfs.access import Access
+from vzfs.errors import ErrorKind, RepositoryError
+from vzfs.flights import Flights
+from vzfs.model.manifest import Manifest
+from vzfs.model.snapshot import (
+    Array,
+    Extents,
+    RefSpec,
+    Snapshot,
+    SnapshotInfo,
+    VirtualChunkContainer,
+    WantedArray,
+)
+from vzfs.repository.arrayrefs import ArrayRefs
+from vzfs.repository.icechunk import open_icechunk
+from vzfs.repository.refs import Refs
+from vzfs.repository.storage import Storage
+from vzfs.source import Fetcher
+
+
+class Repository(Protocol):
+    """What every format of repository can be asked."""
+
+    @property
+    def format(self) -> str:
+        """The format's name and version, for people."""
+
+    @property
+    def notice(self) -> str:
+        """What the user should know before reading (a status of the repository), or ""."""
+
+    @property
+    def containers(self) -> Sequence[VirtualChunkContainer]:
+        """Where the repository declares that its virtual chunks lie."""
+
+    async def resolve(self, ref: RefSpec) -> str:
+        """Return the id of the snapshot that *ref* asks for. Raises RepositoryError."""
+
+    async def refs(self) -> Refs:
+        """Return all branches and tags. Raises SourceError where the storage cannot enumerate."""
+
+    def history(self, snapshot_id: str) -> AsyncIterator[SnapshotInfo]:
+        """Yield the snapshot and its ancestors, newest first."""
+
+    async def snapshot(self, snapshot_id: str) -> Snapshot:
+        """Read one snapshot."""
+
+    async def manifest(
+        self, manifest_id: str, wanted: Mapping[bytes, WantedArray]
+    ) -> Mapping[bytes, Manifest]:
+        """Read one manifest file: the refs of the *wanted* arrays by their ids."""
+
+
+async def open_repository(fetcher: Fetcher, access: Access) -> Repository:
+    """Open what lies at *access*'s repository prefix. Raises RepositoryError if it is nothing we know."""
+    repository = await open_icechunk(Storage(fetcher, access))
+    if repository is None:
+        raise RepositoryError(
+            ErrorKind.NOT_A_REPOSITORY,
+            "there is no Icechunk repository here",
+            where=str(access.repository),
+            advice="check the path and, for an object store, region, endpoint and credentials",
+        )
+    return repository
+
+
+class Checkout:
+    """One snapshot of a repository, pinned, and the refs of its arrays."""
+
+    def __init__(self, repository: Repository, snapshot: Snapshot, ref: RefSpec) -> None:
+        self.repository: Final = repository
+        self.snapshot: Final = snapshot
+        self.ref: Final = ref
+        self._wanted: dict[str, dict[bytes, WantedArray]] = {}
+        for node in snapshot.nodes:
+            if isinstance(node, Array):
+                for manifest_id, extents in _by_manifest(node).items():
+                    wanted = self._wanted.setdefault(manifest_id, {})
+                    wanted[node.id] = WantedArray(node.grid, extents)
+        self._files: dict[str, Mapping[bytes, Manifest]] = {}
+        self._flights: Flights[str, Mapping[bytes, Manifest]] = Flights()
+        self._refs: dict[bytes, ArrayRefs] = {}
+
+    def refs(self, array: Array) -> ArrayRefs:
+        """Return the chunk refs of *array*, none of its manifests loaded for this call."""
+        found = self._refs.get(array.id)
+        if found is None:
+            found = self._refs[array.id] = ArrayRefs(array, functools.partial(self._load, array.id))
+        return found
+
+    async def _load(self, array_id: bytes, manifest_id: str) -> Manifest:
+        file = self._files.get(manifest_id)
+        if file is None:
+            file = await self._flights.join(manifest_id, functools.partial(self._read, manifest_id))
+        return file[array_id]
+
+    async def _read(self, manifest_id: str) -> Mapping[bytes, Manifest]:
+        file = await self.repository.manifest(manifest_id, self._wanted[manifest_id])
+        self._files[manifest_id] = file
+        return file
+
+
+def _by_manifest(array: Array) -> Mapping[str, Sequence[Extents]]:
+    """Group the regions of an array by the manifest that speaks for them."""
+    found: dict[str, list[Extents]] = {}
+    for manifest in array.manifests:
+        found.setdefault(manifest.id, []).append(manifest.extents)
+    return found
+
+
+async def check_out(repository: Repository, ref: RefSpec) -> Checkout:
+    """Resolve *ref* and read its snapshot. Raises RepositoryError if there is no such ref."""
+    return Checkout(repository, await repository.snapshot(await repository.resolve(ref)), ref)
