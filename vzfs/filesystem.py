@@ -192,7 +192,8 @@ class Filesystem:
         make: Callable[[int, tuple[int, ...]], Entry] = Chunk if is_leaf else KeyDir
         number = self._inodes.number
         for coordinate, length in refs.children(prefix, first):
-            attrs = Attrs(number(make(node, (*prefix, coordinate))), not is_leaf, length)
+            inode = number(make(node, (*prefix, coordinate)))
+            attrs = Attrs(inode, not is_leaf, length if is_leaf else 0)
             yield Child(str(coordinate), attrs, _FIRST_CHUNK + coordinate + 1)
 
     # -- bytes ---------------------------------------------------------------------------------

@@ -143,16 +143,21 @@ class CacheFolder:
     def survey(self, place: str, moment: int) -> Survey:
         """Measure the stored files directly in *place*, at *moment* in nanoseconds since the epoch.
 
-        Deletes the temporary files of writers that did not live to finish them.
+        Deletes the temporary files of writers that did not live to finish them, and gives files from the future (a clock
+        was wrong) the time of this moment: as they are they would never be the oldest.
         """
         used_at, sizes, others = array("q"), array("q"), 0
         with _absent_is_fine(), self._open() as folder, _directory(place, folder) as fd:
             for name, status in _files(fd):
+                is_ours = _STORED.match(name) or _UNFINISHED.match(name)
+                if is_ours and status.st_mtime_ns - moment > TOUCH_AFTER * 10**9:
+                    with contextlib.suppress(OSError):
+                        os.utime(name, ns=(moment, moment), dir_fd=fd, follow_symlinks=False)
                 used = min(status.st_mtime_ns, moment)
                 if _STORED.match(name):
                     used_at.append(used)
                     sizes.append(_size(status))
-                elif not _UNFINISHED.match(name):
+                elif not is_ours:
                     continue
                 elif moment - used <= ABANDONED_AFTER * 10**9:
                     others += _size(status)

@@ -1,0 +1,153 @@
+"""Every real repository, every branch and tag, through a real mount: names, lengths, bytes, values."""
+
+import functools
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import boto3
+import pytest
+import zarr
+from moto.server import ThreadedMotoServer
+
+from tests.mount.conftest import Mount
+
+TRUTHS = [
+    "access-om2",
+    "derived__expired-v2.1",
+    "derived__features-v2",
+    "derived__virt-file-v1",
+    "derived__virt-file-v2",
+    "derived__virt-percent-v2",
+    "derived__virt-vcc-v2",
+    "expire-repo-v1-by-1.1.21",
+    "expire-repo-v2-by-working-copy",
+    "split-repo-v1",
+    "split-repo-v2",
+    "test-repo-v1",
+    "test-repo-v2",
+    "test-repo-v2-migrated",
+]
+ORIGIN = "file:///srv/vzfs-data/public/"
+ACCESS_OM2_ORIGIN = "file:///Users/u1166368/catalog/intake-virtual-icechunk/tests/data/access-om2/"
+JANUARY_2026 = 1_767_225_600
+
+
+@pytest.fixture(scope="session", name="copy")
+def _copy(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy the real data, every file last modified before any checksum's date."""
+    copy = tmp_path_factory.mktemp("data") / "copy"
+    shutil.copytree(data, copy)
+    for folder, _, names in os.walk(copy):
+        for name in names:
+            os.utime(Path(folder, name), (JANUARY_2026, JANUARY_2026))
+    return copy
+
+
+@pytest.fixture(scope="session", name="truthlib")
+def _truthlib(data: Path) -> ModuleType:
+    """Import the digests with which the truth was written."""
+    spec = importlib.util.spec_from_file_location("truthlib", data / "truthlib.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session", name="s3")
+def _s3(data: Path) -> Iterator[str]:
+    """Serve the S3 objects of the real data, to who has credentials, and give the endpoint's URL."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        endpoint = f"http://{host}:{port}"
+        keys = {"aws_access_key_id": "any", "aws_secret_access_key": "any"}
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+        client.create_bucket(Bucket="testbucket")
+        folder = data / "s3-objects" / "testbucket"
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            key = str(path.relative_to(folder))
+            client.put_object(Bucket="testbucket", Key=key, Body=path.read_bytes())
+        client.close()
+        yield endpoint
+    finally:
+        server.stop()
+
+
+def options_for(name: str, copy: Path, endpoint: str) -> list[str]:
+    """Return what a user of that repository must allow."""
+    if name == "access-om2":
+        moved = copy / "icechunk" / "access-om2"
+        return ["--map", f"{ACCESS_OM2_ORIGIN}={moved}", "--allow", str(moved)]
+    if name.startswith("test-repo"):
+        return ["--allow", "s3://testbucket/", "--endpoint", endpoint, "--allow-http"]
+    return ["--map", f"{ORIGIN}={copy}", "--allow", str(copy / "archival")]
+
+
+def files_below(root: Path) -> dict[str, Path]:
+    """Walk a mount and return its files by their paths below the root."""
+    return {
+        str(Path(folder, name).relative_to(root)): Path(folder, name)
+        for folder, _, names in os.walk(root, onerror=_raise)
+        for name in names
+    }
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+@functools.cache
+def truth_of(data: Path, name: str) -> dict[str, Any]:
+    return json.loads((data / "truth" / "icechunk" / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", TRUTHS)
+def test_every_ref_of_every_real_repository_equals_its_truth(
+    name: str,
+    data: Path,
+    copy: Path,
+    s3: str,
+    truthlib: ModuleType,
+    mount: Callable[..., Mount],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """At every branch and tag, names, lengths, bytes and values are the snapshot's, all and only."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    truth = truth_of(data, name)
+    refs = [("--branch", *pair) for pair in truth["branches"].items()]
+    refs += [("--tag", *pair) for pair in truth["tags"].items()]
+    for option, ref, snapshot in refs:
+        mounted = mount(copy / truth["path"], option, ref, *options_for(name, copy, s3))
+        expected = truth["snapshots"][snapshot]
+        files = files_below(mounted.path)
+        assert sorted(files) == sorted(expected["keys"])
+        for key, (length, digest) in expected["keys"].items():
+            assert files[key].stat().st_size == length, key
+            assert hashlib.sha256(files[key].read_bytes()).hexdigest() == digest, key
+        compare_values(mounted.path, expected["nodes"], truthlib)
+
+
+def compare_values(root: Path, nodes: list[dict[str, Any]], truthlib: ModuleType) -> None:
+    """Compare the decoded values of all arrays, read by zarr-python, with the truth."""
+    compared = 0
+    for node in nodes:
+        if node["type"] != "array" or "values" not in node:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            array = zarr.open_array(root / node["path"].lstrip("/"), mode="r")
+            found = truthlib.digest(array[...])
+        assert found["sha256"] == node["values"]["sha256"], node["path"]
+        compared += 1
+    assert compared == sum("values" in node for node in nodes)

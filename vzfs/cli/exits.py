@@ -1,0 +1,54 @@
+"""Exit codes, as `docs/ERRORS.md` documents them."""
+
+from typing import Final
+
+from vzfs.errors import ErrorKind, VzfsError
+
+UNEXPECTED: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+DENIED: Final = 4
+UNREACHABLE: Final = 5
+DAMAGED: Final = 6
+MOUNTPOINT: Final = 7
+BUSY: Final = 8
+NO_FUSE: Final = 9
+
+_CODES: Final = {
+    ErrorKind.BAD_USAGE: USAGE,
+    ErrorKind.BAD_CONFIG: USAGE,
+    ErrorKind.NOT_A_REPOSITORY: NOT_FOUND,
+    ErrorKind.REF_NOT_FOUND: NOT_FOUND,
+    ErrorKind.AMBIGUOUS_SNAPSHOT: NOT_FOUND,
+    ErrorKind.NO_CONTAINER: DENIED,
+    ErrorKind.NOT_ALLOWED: DENIED,
+    ErrorKind.BAD_LOCATION: DENIED,
+    ErrorKind.SOURCE_DENIED: DENIED,
+    ErrorKind.CANNOT_LIST: UNREACHABLE,
+    ErrorKind.SOURCE_CHANGED: UNREACHABLE,
+    ErrorKind.SOURCE_VANISHED: UNREACHABLE,
+    ErrorKind.SOURCE_MISMATCH: UNREACHABLE,
+    ErrorKind.SOURCE_UNREACHABLE: UNREACHABLE,
+    ErrorKind.SOURCE_TIMEOUT: UNREACHABLE,
+    ErrorKind.UNSUPPORTED_FORMAT: DAMAGED,
+    ErrorKind.CORRUPT_METADATA: DAMAGED,
+    ErrorKind.REPOSITORY_OFFLINE: DAMAGED,
+    ErrorKind.BAD_MOUNTPOINT: MOUNTPOINT,
+    ErrorKind.NOT_MOUNTED: MOUNTPOINT,
+    ErrorKind.MOUNT_BUSY: BUSY,
+    ErrorKind.FUSE_UNAVAILABLE: NO_FUSE,
+}
+
+
+def exit_code(error: VzfsError) -> int:
+    """Return the exit code of a command that ends with *error*."""
+    return _CODES.get(error.kind, UNEXPECTED)
+
+
+def error_in(failure: BaseException) -> VzfsError | None:
+    """Return the `VzfsError` that *failure* is, or is a group around; None if there is none."""
+    if isinstance(failure, VzfsError):
+        return failure
+    if isinstance(failure, BaseExceptionGroup):
+        return next(filter(None, map(error_in, failure.exceptions)), None)
+    return None

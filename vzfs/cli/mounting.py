@@ -1,0 +1,218 @@
+"""`vzfs mount` and `vzfs umount`."""
+
+import faulthandler
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Any
+
+import click
+import trio
+from rich.console import Console
+
+from vzfs import mounttable
+from vzfs.cli.exits import error_in, exit_code
+from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.config import Config
+from vzfs.errors import ConfigError, ErrorKind, MountError
+from vzfs.fuse import Ownership
+from vzfs.mount import MountOptions
+from vzfs.mount import mount as serve_mount
+from vzfs.observe import default_log_file, set_up_logging
+
+
+class _Umask(click.ParamType[int]):
+    """Permission bits in octal."""
+
+    name = "octal"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:  # noqa: ANN401 -- click's signature
+        """Parse *value*."""
+        if isinstance(value, int):
+            return value
+        if not re.fullmatch(r"0?[0-7]{1,3}", value):
+            self.fail(f"{value!r} is not an octal number such as 022", param, ctx)
+        return int(value, 8)
+
+
+@click.command(short_help="Mount a repository on a directory.")
+@click.argument("source")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@ref_options
+@access_options
+@click.option("--cache-dir", metavar="DIR", help="Keep chunks here (default: ~/.cache/vzfs).")
+@click.option("--cache-size", metavar="SIZE", help="Bytes to keep there (default: 10G).")
+@click.option("--no-cache", is_flag=True, help="Keep no chunks on disk.")
+@click.option("--memory", metavar="SIZE", help="Bytes of chunks to keep in memory (default: 256M).")
+@store_options
+@click.option("--uid", type=int, help="Owner of what is shown (default: you).")
+@click.option("--gid", type=int, help="Group of what is shown (default: yours).")
+@click.option(
+    "--umask", type=_Umask(), default=0o022, help="Permissions to take away (default: 022)."
+)
+@click.option("--allow-other", is_flag=True, help="Let all users of the machine read the mount.")
+@click.option(
+    "-f", "--foreground", is_flag=True, help="Stay in the foreground and log to the terminal."
+)
+@click.option(
+    "--log-file", metavar="FILE", type=click.Path(path_type=Path), help="Log to this file."
+)
+@click.option("-v", "--verbose", count=True, help="Log every failure, repeated ones too.")
+@click.option("--announce-fd", type=int, hidden=True)
+def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 -- options
+    """Mount the repository SOURCE (s3://..., https://..., a folder) on the directory MOUNTPOINT.
+
+    The command returns when the mount answers, and leaves a daemon behind that serves it;
+    `vzfs umount MOUNTPOINT` ends it. Virtual chunks are readable below the prefixes that --allow
+    or a configuration file names, and nowhere else.
+    """
+    mountpoint = mounttable.resolve(mountpoint)
+    own = {name: given.pop(name) for name in ("uid", "gid", "umask", "allow_other")}
+    run = {name: given.pop(name) for name in ("foreground", "log_file", "verbose", "announce_fd")}
+    config = configuration(source, given)
+    ownership = Ownership(
+        os.getuid() if own["uid"] is None else own["uid"],
+        os.getgid() if own["gid"] is None else own["gid"],
+        own["umask"],
+    )
+    options = MountOptions(
+        mountpoint=mountpoint, ownership=ownership, allow_other=own["allow_other"]
+    )
+    if run["announce_fd"] is not None:
+        _serve_in_background(config, options, run["log_file"], run["verbose"], run["announce_fd"])
+    elif run["foreground"]:
+        set_up_logging(run["log_file"], run["verbose"])
+        faulthandler.enable()
+        trio.run(serve_mount, config, options, lambda _: None)
+    else:
+        mounttable.check_mountpoint(mountpoint)
+        _start_daemon(config, options, run["log_file"] or default_log_file(mountpoint, os.environ))
+
+
+def _start_daemon(config: Config, options: MountOptions, log_file: Path | None) -> None:
+    """Start this command again as a daemon and wait until it says what became of the mount."""
+    set_up = [] if log_file is None else ["--log-file", str(log_file.absolute())]
+    reading, writing = os.pipe()
+    with ExitStack() as stack:
+        said = stack.enter_context(os.fdopen(reading, encoding="utf-8"))
+        errors = stack.enter_context(_stderr_of_daemon(log_file))
+        daemon = subprocess.Popen(
+            [sys.executable, "-m", "vzfs", *sys.argv[1:], *set_up, "--announce-fd", str(writing)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            pass_fds=[writing],
+            start_new_session=True,
+        )
+        os.close(writing)
+        try:
+            with Console(stderr=True).status(f"opening {config.source}"):
+                line = said.readline()
+        except KeyboardInterrupt:
+            daemon.send_signal(signal.SIGTERM)
+            raise
+    outcome = json.loads(line) if line else None
+    if outcome is None:
+        raise MountError(
+            ErrorKind.BUG,
+            f"the daemon died with exit code {daemon.wait()}",
+            where=str(options.mountpoint),
+            advice=f"the log may say why: {log_file or 'the journal'}",
+        )
+    if "error" in outcome:
+        click.echo(f"vzfs: {outcome['error']}", err=True)
+        sys.exit(outcome["exit"])
+    click.echo(outcome["mounted"])
+    if log_file is not None:
+        click.echo(f"log: {log_file}")
+
+
+def _stderr_of_daemon(log_file: Path | None) -> IO[bytes]:
+    """Open where a crash of the daemon is written: the log file, or what the journal listens to."""
+    if log_file is None:
+        return os.fdopen(os.dup(2), "wb")
+    try:
+        log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.fdopen(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "wb")
+    except OSError as error:
+        raise ConfigError(
+            ErrorKind.BAD_CONFIG,
+            f"the log file cannot be written: {error.strerror}",
+            where=str(log_file),
+            advice="name another with --log-file",
+        ) from None
+
+
+def _serve_in_background(
+    config: Config, options: MountOptions, log_file: Path | None, verbosity: int, announce_fd: int
+) -> None:
+    """Be the daemon: say once to *announce_fd* what became of the mount, and serve it."""
+    with os.fdopen(announce_fd, "w", encoding="utf-8") as pipe:
+
+        def announce(message: str) -> None:
+            _say(pipe, {"mounted": message})
+
+        try:
+            set_up_logging(log_file, verbosity)
+            faulthandler.enable()
+            os.chdir("/")
+            trio.run(serve_mount, config, options, announce)
+        except Exception as failure:
+            error = error_in(failure)
+            if error is None:
+                raise
+            _say(pipe, {"error": str(error), "exit": exit_code(error)})
+            sys.exit(exit_code(error))
+
+
+def _say(pipe: IO[str], outcome: dict[str, Any]) -> None:
+    # Whoever started the daemon may be gone; the mount does not depend on it.
+    with suppress(OSError, ValueError):
+        pipe.write(json.dumps(outcome) + "\n")
+        pipe.close()
+
+
+@click.command(short_help="End a mount.")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.option(
+    "-z", "--lazy", is_flag=True, help="Detach it now, even if it is in use or its daemon is dead."
+)
+def umount(mountpoint: Path, *, lazy: bool) -> None:
+    """Unmount MOUNTPOINT; its daemon ends."""
+    mountpoint = mounttable.resolve(mountpoint)
+    mounted = mounttable.topmost(mountpoint)
+    if mounted is None or mounted.fstype != mounttable.FSTYPE:
+        raise MountError(
+            ErrorKind.NOT_MOUNTED,
+            "no vzfs mount is here",
+            where=str(mountpoint),
+            advice="see: mount -t fuse.vzfs",
+        )
+    program = shutil.which("fusermount3")
+    if program is None:
+        raise MountError(
+            ErrorKind.FUSE_UNAVAILABLE,
+            "fusermount3 is not installed",
+            advice="install the package fuse3",
+        )
+    options = ["-u", "-z"] if lazy else ["-u"]
+    result = subprocess.run(
+        [program, *options, "--", str(mountpoint)], capture_output=True, text=True, check=False
+    )
+    if result.returncode == 0:
+        return
+    if "busy" in result.stderr.lower():
+        raise MountError(
+            ErrorKind.MOUNT_BUSY,
+            "the mount is in use",
+            where=str(mountpoint),
+            advice="end what uses it (fuser -vm shows it), or detach it with --lazy",
+        )
+    reason = result.stderr.strip().splitlines()[-1:] or ["fusermount3 failed"]
+    raise MountError(ErrorKind.NOT_MOUNTED, reason[0], where=str(mountpoint))

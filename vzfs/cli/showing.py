@@ -1,0 +1,259 @@
+"""`vzfs info`, `vzfs refs` and `vzfs log`: what a repository holds, without mounting it."""
+
+import dataclasses
+import json
+from collections import Counter
+from typing import Any
+
+import click
+import numpy as np
+import trio
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress
+from rich.table import Table
+from rich.tree import Tree as TreeView
+
+from vzfs.access import Access
+from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.config import Config
+from vzfs.errors import VzfsError
+from vzfs.model.manifest import ChunkKind, Manifest
+from vzfs.model.snapshot import Array, SnapshotInfo
+from vzfs.mount import open_repository_of, open_source
+from vzfs.repository import ArrayRefs, Checkout, format_time
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@click.command(short_help="Show what a snapshot holds.")
+@click.argument("source")
+@ref_options
+@access_options
+@store_options
+@_JSON
+def info(source: str, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -- options
+    """Show the arrays of SOURCE, how many chunks they have, and which sources may be read."""
+    config = configuration(source, given)
+    report = trio.run(_survey, config)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+    else:
+        _print_info(report)
+
+
+@click.command(short_help="Show branches and tags.")
+@click.argument("source")
+@store_options
+@_JSON
+def refs(source: str, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -- options
+    """Show the branches and tags of SOURCE with their snapshots."""
+    config = configuration(source, given)
+
+    async def read() -> dict[str, dict[str, str]]:
+        found = await (await open_repository_of(config)).refs()
+        return {"branches": dict(found.branches), "tags": dict(found.tags)}
+
+    found = trio.run(read)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    table = Table("kind", "name", "snapshot", box=None, pad_edge=False)
+    for kind, names in (("branch", found["branches"]), ("tag", found["tags"])):
+        for name, snapshot in sorted(names.items()):
+            table.add_row(kind, _plain(name), snapshot)
+    _console().print(table)
+
+
+@click.command(short_help="Show the history of a ref.")
+@click.argument("source")
+@ref_options
+@store_options
+@click.option("-n", "--limit", type=click.IntRange(min=1), help="Show at most so many snapshots.")
+@_JSON
+def log(source: str, *, limit: int | None, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -- options
+    """Show the snapshots of SOURCE that led to a ref, newest first."""
+    config = configuration(source, given)
+
+    async def read() -> list[SnapshotInfo]:
+        repository = await open_repository_of(config)
+        found: list[SnapshotInfo] = []
+        async for snapshot in repository.history(await repository.resolve(config.ref)):
+            found.append(snapshot)
+            if len(found) == limit:
+                break
+        return found
+
+    history = trio.run(read)
+    if as_json:
+        lines = [
+            {
+                "id": s.id,
+                "written_at": format_time(s.written_at),
+                "message": s.message,
+                "metadata": dict(s.metadata),
+            }
+            for s in history
+        ]
+        click.echo(json.dumps(lines, indent=2, default=str))
+        return
+    table = Table("snapshot", "written", "message", box=None, pad_edge=False)
+    for s in history:
+        table.add_row(s.id, format_time(s.written_at), _plain(s.message))
+    _console().print(table)
+
+
+# -- surveying ---------------------------------------------------------------------------------
+
+
+async def _survey(config: Config) -> dict[str, Any]:
+    """Load every manifest of a snapshot and count what it refers to."""
+    opened = await open_source(config)
+    checkout = opened.checkout
+    sources: dict[str, _SourceCount] = {}
+    nodes = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        for node in progress.track(checkout.snapshot.nodes, description="reading manifests"):
+            if isinstance(node, Array):
+                nodes.append(await _survey_array(node, checkout, opened.access, sources))
+            else:
+                nodes.append({"path": node.path, "type": "group"})
+    return {
+        "repository": str(opened.access.repository),
+        "format": checkout.repository.format,
+        "notice": checkout.repository.notice,
+        "ref": str(checkout.ref),
+        "snapshot": checkout.snapshot.id,
+        "written_at": format_time(checkout.snapshot.written_at),
+        "message": checkout.snapshot.message,
+        "nodes": nodes,
+        "containers": [dataclasses.asdict(report) for report in opened.access.report()],
+        "sources": [{"prefix": p} | dataclasses.asdict(s) for p, s in sorted(sources.items())],
+    }
+
+
+@dataclasses.dataclass
+class _SourceCount:
+    """What lies below one prefix: *readable* of *chunks* may be read, or *refusal* says why not."""
+
+    objects: int = 0
+    chunks: int = 0
+    readable: int = 0
+    refusal: str = ""
+
+
+async def _survey_array(
+    array: Array, checkout: Checkout, access: Access, sources: dict[str, _SourceCount]
+) -> dict[str, Any]:
+    metadata = _metadata(array)
+    found: dict[str, Any] = {
+        "path": array.path,
+        "type": "array",
+        "shape": metadata.get("shape"),
+        "dtype": metadata.get("data_type"),
+        "grid": list(array.grid.shape),
+        "problem": array.problem,
+    }
+    if array.problem:
+        return found
+    refs: ArrayRefs = checkout.refs(array)
+    await refs.load(())
+    try:
+        manifests = refs.manifests()
+    except VzfsError as error:
+        return found | {"problem": str(error)}
+    kinds: Counter[str] = Counter()
+    for manifest in manifests:
+        counts = np.bincount(manifest.kind, minlength=len(ChunkKind))
+        kinds.update({kind.name.lower(): int(counts[kind]) for kind in ChunkKind})
+        _survey_sources(manifest, access, sources)
+    return found | {"chunks": dict(kinds), "missing": array.grid.size - kinds.total()}
+
+
+def _survey_sources(manifest: Manifest, access: Access, sources: dict[str, _SourceCount]) -> None:
+    rows = manifest.location[manifest.kind == ChunkKind.VIRTUAL]
+    for row, count in zip(*np.unique(rows, return_counts=True), strict=True):
+        text = manifest.locations[int(row)]
+        prefix, refusal = access.explain(text)
+        source = sources.setdefault(prefix, _SourceCount())
+        source.objects += 1
+        source.chunks += int(count)
+        if refusal is None:
+            source.readable += int(count)
+        else:
+            source.refusal = source.refusal or refusal
+
+
+def _metadata(array: Array) -> dict[str, Any]:
+    """Return the array's metadata document, {} if it is not the JSON of an object."""
+    try:
+        found = json.loads(next(iter(array.documents.values()), b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+# -- printing ----------------------------------------------------------------------------------
+
+
+def _print_info(report: dict[str, Any]) -> None:
+    console = _console()
+    console.print(_plain(f"{report['repository']}  ({report['format']})"), highlight=False)
+    console.print(
+        _plain(f"{report['ref']}, snapshot {report['snapshot']}, written {report['written_at']}"),
+        highlight=False,
+    )
+    if report["notice"]:
+        console.print(_plain(report["notice"]))
+    view = TreeView("/")
+    branches = {"/": view}
+    for node in report["nodes"]:
+        if node["path"] == "/":
+            if node["type"] == "array":
+                view.label = _plain(_array_line("/", node))
+            continue
+        parent, _, name = node["path"].rpartition("/")
+        label = name + "/" if node["type"] == "group" else _array_line(name, node)
+        branches[node["path"]] = branches[parent or "/"].add(_plain(label))
+    console.print(view, highlight=False)
+    if report["sources"]:
+        table = Table(
+            "virtual chunks below", "objects", "chunks", "readable", box=None, pad_edge=False
+        )
+        for source in report["sources"]:
+            table.add_row(
+                _plain(source["prefix"]),
+                str(source["objects"]),
+                str(source["chunks"]),
+                "yes" if source["readable"] == source["chunks"] else str(source["readable"]),
+            )
+        console.print(table)
+        for refusal in dict.fromkeys(s["refusal"] for s in report["sources"] if s["refusal"]):
+            console.print(_plain(refusal), highlight=False)
+    for container in report["containers"]:
+        if container["problem"]:
+            console.print(
+                _plain(
+                    f"container {container['url_prefix']} authorizes nothing: {container['problem']}"
+                ),
+                highlight=False,
+            )
+
+
+def _array_line(name: str, node: dict[str, Any]) -> str:
+    shape = "x".join(map(str, node["shape"])) if node["shape"] else "scalar"
+    dtype = node["dtype"] if isinstance(node["dtype"], str) else "?"
+    if node["problem"]:
+        return f"{name}  {dtype} {shape}  NOT READABLE: {node['problem']}"
+    counts = [f"{n} {kind}" for kind, n in node["chunks"].items() if n]
+    counts += [f"{node['missing']} missing"] if node["missing"] else []
+    return f"{name}  {dtype} {shape}  chunks: {', '.join(counts) or 'none'}"
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
+
+
+def _plain(text: str) -> str:
+    """Return foreign *text* without control characters and with rich's markup escaped."""
+    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
