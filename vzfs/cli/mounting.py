@@ -1,4 +1,7 @@
-"""`vzfs mount` and `vzfs umount`."""
+"""`vzfs mount` and `vzfs umount`.
+
+What serves a mount is imported by the daemon alone, so that the commands themselves start at once.
+"""
 
 import faulthandler
 import json
@@ -8,22 +11,18 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import click
-import trio
-from rich.console import Console
 
 from vzfs import mounttable
 from vzfs.cli.exits import error_in, exit_code
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
 from vzfs.config import Config
 from vzfs.errors import ConfigError, ErrorKind, MountError
-from vzfs.fuse import Ownership
-from vzfs.mount import MountOptions
-from vzfs.mount import mount as serve_mount
 from vzfs.observe import default_log_file, set_up_logging
 
 
@@ -73,29 +72,43 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
     or a configuration file names, and nowhere else.
     """
     mountpoint = mounttable.resolve(mountpoint)
-    own = {name: given.pop(name) for name in ("uid", "gid", "umask", "allow_other")}
     run = {name: given.pop(name) for name in ("foreground", "log_file", "verbose", "announce_fd")}
+    look = {name: given.pop(name) for name in ("uid", "gid", "umask", "allow_other")}
     config = configuration(source, given)
-    ownership = Ownership(
-        os.getuid() if own["uid"] is None else own["uid"],
-        os.getgid() if own["gid"] is None else own["gid"],
-        own["umask"],
-    )
-    options = MountOptions(
-        mountpoint=mountpoint, ownership=ownership, allow_other=own["allow_other"]
-    )
     if run["announce_fd"] is not None:
-        _serve_in_background(config, options, run["log_file"], run["verbose"], run["announce_fd"])
+        with os.fdopen(run["announce_fd"], "w", encoding="utf-8") as pipe:
+            _serve_in_background(config, mountpoint, look, run, pipe)
     elif run["foreground"]:
         set_up_logging(run["log_file"], run["verbose"])
-        faulthandler.enable()
-        trio.run(serve_mount, config, options, lambda _: None)
+        _serve(config, mountpoint, look, lambda _: None)
     else:
         mounttable.check_mountpoint(mountpoint)
-        _start_daemon(config, options, run["log_file"] or default_log_file(mountpoint, os.environ))
+        log_file = run["log_file"] or default_log_file(mountpoint, os.environ)
+        _start_daemon(config.source, mountpoint, log_file)
 
 
-def _start_daemon(config: Config, options: MountOptions, log_file: Path | None) -> None:
+def _serve(
+    config: Config, mountpoint: Path, look: dict[str, Any], announce: Callable[[str], None]
+) -> None:
+    """Mount, and serve until unmounted."""
+    import trio
+
+    from vzfs.fuse import Ownership
+    from vzfs.mount import MountOptions, mount
+
+    faulthandler.enable()
+    ownership = Ownership(
+        os.getuid() if look["uid"] is None else look["uid"],
+        os.getgid() if look["gid"] is None else look["gid"],
+        look["umask"],
+    )
+    options = MountOptions(
+        mountpoint=mountpoint, ownership=ownership, allow_other=look["allow_other"]
+    )
+    trio.run(mount, config, options, announce)
+
+
+def _start_daemon(source: str, mountpoint: Path, log_file: Path | None) -> None:
     """Start this command again as a daemon and wait until it says what became of the mount."""
     set_up = [] if log_file is None else ["--log-file", str(log_file.absolute())]
     reading, writing = os.pipe()
@@ -112,7 +125,7 @@ def _start_daemon(config: Config, options: MountOptions, log_file: Path | None) 
         )
         os.close(writing)
         try:
-            with Console(stderr=True).status(f"opening {config.source}"):
+            with _waiting(f"opening {source}"):
                 line = said.readline()
         except KeyboardInterrupt:
             daemon.send_signal(signal.SIGTERM)
@@ -122,7 +135,7 @@ def _start_daemon(config: Config, options: MountOptions, log_file: Path | None) 
         raise MountError(
             ErrorKind.BUG,
             f"the daemon died with exit code {daemon.wait()}",
-            where=str(options.mountpoint),
+            where=str(mountpoint),
             advice=f"the log may say why: {log_file or 'the journal'}",
         )
     if "error" in outcome:
@@ -149,26 +162,29 @@ def _stderr_of_daemon(log_file: Path | None) -> IO[bytes]:
         ) from None
 
 
+def _waiting(message: str) -> AbstractContextManager[object]:
+    """Show *message* while a terminal waits."""
+    if not sys.stderr.isatty():
+        return nullcontext()
+    from rich.console import Console
+
+    return Console(stderr=True).status(message)
+
+
 def _serve_in_background(
-    config: Config, options: MountOptions, log_file: Path | None, verbosity: int, announce_fd: int
+    config: Config, mountpoint: Path, look: dict[str, Any], run: dict[str, Any], pipe: IO[str]
 ) -> None:
-    """Be the daemon: say once to *announce_fd* what became of the mount, and serve it."""
-    with os.fdopen(announce_fd, "w", encoding="utf-8") as pipe:
-
-        def announce(message: str) -> None:
-            _say(pipe, {"mounted": message})
-
-        try:
-            set_up_logging(log_file, verbosity)
-            faulthandler.enable()
-            os.chdir("/")
-            trio.run(serve_mount, config, options, announce)
-        except Exception as failure:
-            error = error_in(failure)
-            if error is None:
-                raise
-            _say(pipe, {"error": str(error), "exit": exit_code(error)})
-            sys.exit(exit_code(error))
+    """Be the daemon: say once to *pipe* what became of the mount, and serve it."""
+    try:
+        set_up_logging(run["log_file"], run["verbose"])
+        os.chdir("/")
+        _serve(config, mountpoint, look, lambda message: _say(pipe, {"mounted": message}))
+    except Exception as failure:
+        error = error_in(failure)
+        if error is None:
+            raise
+        _say(pipe, {"error": str(error), "exit": exit_code(error)})
+        sys.exit(exit_code(error))
 
 
 def _say(pipe: IO[str], outcome: dict[str, Any]) -> None:
