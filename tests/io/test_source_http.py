@@ -319,3 +319,17 @@ async def test_bad_bundle(
         error = await refusal(source, f"{tls_server.url}/{KEY}")
         assert error.kind is ErrorKind.BAD_CONFIG
         assert error.where == str(path)
+
+
+async def test_a_pinned_version_is_asked_for(server: ObjectServer, source: Source) -> None:
+    """Where the reference names no version, the one that was pinned goes into the request."""
+    wanted = authorized(f"{server.url}/{KEY}", 10, 20)
+    pinned = (await source.fetch(wanted)).version
+    await source.fetch(wanted, pinned)
+    assert [r.headers.get("if-match") for r in server.requests] == [None, pinned]
+    server.put(KEY, DATA[::-1])
+    server.forget_requests()
+    with pytest.raises(SourceError) as caught:
+        await source.fetch(wanted, pinned)
+    assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+    assert [r.method for r in server.requests] == ["GET", "HEAD"]

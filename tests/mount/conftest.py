@@ -4,6 +4,7 @@ A mount is always ended, even after a failure, and fails its test if its log has
 the test did not announce, or if its daemon does not leave cleanly.
 """
 
+import itertools
 import json
 import os
 import re
@@ -116,9 +117,10 @@ class MountFailedError(Exception):
 def _mount(tmp_path: Path) -> Iterator[Callable[..., Mount]]:
     """Mount a source; options are those of `vzfs mount`. All mounts are ended with the test."""
     mounts: list[Mount] = []
+    numbers = itertools.count()
 
     def make(source: str | Path, *options: str, cache: Path | None = None) -> Mount:
-        folder = tmp_path / f"mount{len(mounts)}"
+        folder = tmp_path / f"mount{next(numbers)}"
         kept = ["--cache-dir", str(cache)] if cache else ["--no-cache"]
         made = Mount(folder, source, *kept, *options)
         mounts.append(made)

@@ -53,7 +53,7 @@ class Remote:
 
     def _get(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> tuple[Seen, bytes]:
         authority = (wanted.location.scheme, wanted.location.authority, wanted.store)
-        condition = versions.precondition(wanted.checksum)
+        condition = versions.precondition(wanted.checksum, pinned)
         if condition == Precondition() or authority in self._refusing:
             return self._wire.get(wanted, Precondition(), until)
         try:

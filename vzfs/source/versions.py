@@ -22,8 +22,13 @@ _LAST_DATE: Final = 253_402_300_799
 _SENDABLE = re.compile(r"[\x21\x23-\x7e]+\Z")
 
 
-def precondition(checksum: Checksum | None) -> Precondition:
-    """Return what to ask of the server, where it can be said in a header."""
+def precondition(checksum: Checksum | None, pinned: str | None = None) -> Precondition:
+    """Return what to ask of the server, where it can be said in a header.
+
+    Where the reference names no version, the *pinned* one is asked for, if it is a strong tag.
+    """
+    if checksum is None and pinned is not None and pinned.startswith('"'):
+        checksum = ETag(pinned)
     if isinstance(checksum, ETag):
         tag = checksum.opaque
         if not checksum.is_weak and len(tag) <= MAX_ETAG_LENGTH and _SENDABLE.match(tag):
