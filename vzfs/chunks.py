@@ -82,6 +82,7 @@ class Chunks:
         self._failures: dict[Piece, tuple[float, SourceError]] = {}
         self._writers: trio.Nursery | None = None
         self._unwritten = 0
+        self._all_written = trio.Event()
         self._counts = dict.fromkeys(("reads", "from_memory", "from_disk", "fetched", "failed"), 0)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -89,6 +90,11 @@ class Chunks:
         async with trio.open_nursery() as self._writers:
             task_status.started()
             await trio.sleep_forever()
+
+    async def written(self) -> None:
+        """Wait until nothing that was got is waiting to be written."""
+        while self._unwritten:
+            await self._all_written.wait()
 
     def statistics(self) -> ChunksStatistics:
         """Return the counts so far."""
@@ -230,6 +236,8 @@ class Chunks:
             return
         if self._unwritten + len(data) > MAX_UNWRITTEN:
             return
+        if not self._unwritten:
+            self._all_written = trio.Event()
         self._unwritten += len(data)
         self._writers.start_soon(self._write, self._disk, entry, data, record)
 
@@ -242,6 +250,8 @@ class Chunks:
             await disk.put(entry, data)
         finally:
             self._unwritten -= len(data)
+            if not self._unwritten:
+                self._all_written.set()
 
 
 def _identity(wanted: AuthorizedRange) -> Piece:

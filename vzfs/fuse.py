@@ -5,13 +5,16 @@ is wrapped by `_total`: a `VzfsError` becomes the errno of the one table below, 
 becomes EIO and a traceback in the log. Names are bytes here and `str` (surrogateescape) everywhere above.
 """
 
+import contextlib
 import dataclasses
 import errno
 import functools
 import logging
 import os
 import stat
-from collections.abc import Callable, Coroutine, Sequence
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Concatenate, Final, NoReturn
 
 import pyfuse3
@@ -34,6 +37,8 @@ logger = logging.getLogger("vzfs.fuse")
 FOREVER: Final = 10.0 * 365 * 86400
 """Seconds that the kernel may keep what it was told: a mount shows one snapshot for its whole life."""
 BLOCK_SIZE: Final = 128 * 1024
+MAX_REQUESTS: Final = 500
+"""Requests answered at a time. Reads that wait for a dead server must leave room for those that need none."""
 REPEAT_AFTER: Final = 60.0
 """Seconds in which one and the same failure is logged once."""
 MAX_REPORTED: Final = 10_000
@@ -267,20 +272,39 @@ def options(source: str, *, allow_other: bool) -> set[str]:
 
 def init(operations: Operations, mountpoint: str, chosen: set[str]) -> None:
     """Mount. Raises MountError where the kernel or fusermount3 refuses."""
+    with tempfile.TemporaryFile() as said:
+        try:
+            with _stderr_into(said.fileno()):
+                pyfuse3.init(operations, mountpoint, chosen)
+        except RuntimeError as error:
+            said.seek(0)
+            lines = said.read(4096).decode("utf-8", "replace").split("\n")
+            reason = next((line.strip() for line in reversed(lines) if line.strip()), str(error))
+            raise MountError(
+                ErrorKind.FUSE_UNAVAILABLE,
+                f"the kernel does not mount here: {reason}",
+                where=mountpoint,
+                advice="it takes /dev/fuse, fusermount3 (package fuse3), and, for --allow-other, "
+                "user_allow_other in /etc/fuse.conf",
+            ) from None
+
+
+@contextlib.contextmanager
+def _stderr_into(descriptor: int) -> Iterator[None]:
+    """Collect what libfuse and fusermount3 say: they write their reasons to standard error only."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    os.dup2(descriptor, 2)
     try:
-        pyfuse3.init(operations, mountpoint, chosen)
-    except RuntimeError as error:
-        raise MountError(
-            ErrorKind.FUSE_UNAVAILABLE,
-            "the kernel does not mount here",
-            where=mountpoint,
-            advice="check /dev/fuse, that fusermount3 is installed (package fuse3), and the lines above",
-        ) from error
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 async def serve() -> None:
     """Answer requests until the file system is unmounted or `stop` is called."""
-    await pyfuse3.main()
+    await pyfuse3.main(max_tasks=MAX_REQUESTS)
 
 
 def stop() -> None:

@@ -34,7 +34,7 @@ MAX_FETCHES: Final = 32
 MAX_DISK: Final = 8
 """Threads that read and write the cache at a time."""
 GRACE: Final = 2.0
-"""Seconds for requests under way when the mount is told to end."""
+"""Seconds for requests under way when the mount is told to end, and for what is not yet in the cache."""
 ANSWER_WITHIN: Final = 20.0
 """Seconds in which a new mount must answer a stat of its root."""
 
@@ -143,6 +143,8 @@ async def _supervise(
 
         nursery.start_soon(announce_or_leave)
         await fuse.serve()
+        with trio.move_on_after(GRACE):
+            await chunks.written()
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
@@ -162,7 +164,7 @@ async def _heed_signals(
             if number in ending:
                 logger.info("ending: %s", signal.Signals(number).name)
                 fuse.stop()
-                scope.deadline = min(scope.deadline, trio.current_time() + GRACE)
+                scope.deadline = min(scope.deadline, trio.current_time() + 2 * GRACE)
             else:
                 logger.info("%s", describe(rooms))
 

@@ -46,8 +46,7 @@ class Reader:
     async def written(self) -> None:
         """Wait until what was fetched is on disk."""
         with trio.fail_after(10):
-            while self.chunks.statistics().unwritten:  # noqa: ASYNC110 -- the disk has no event
-                await trio.sleep(0.001)
+            await self.chunks.written()
 
 
 @pytest.fixture(name="source")

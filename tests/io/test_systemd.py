@@ -1,4 +1,4 @@
-"""The unit files and lines of fstab that are shipped: what systemd and the mount helper think of them."""
+"""The unit files and lines of fstab that are shipped, as systemd and the mount helper see them."""
 
 import os
 import re
@@ -51,14 +51,14 @@ def with_programs(text: str) -> str:
 
 
 def test_systemd_accepts_the_service(tmp_path: Path) -> None:
-    """systemd has nothing to say against `vzfs@.service`."""
+    """There is nothing that systemd has to say against `vzfs@.service`."""
     text = with_programs((UNITS / "vzfs@.service").read_text())
     (tmp_path / "vzfs@.service").write_text(text)
     assert verify(tmp_path, "vzfs@.service") == []
 
 
 def test_systemd_accepts_the_mount_units() -> None:
-    """systemd has nothing to say against the mount unit and its automount."""
+    """There is nothing that systemd has to say against the mount unit and its automount."""
     assert verify(UNITS, "data-sst.mount", "data-sst.automount") == []
 
 
@@ -95,7 +95,7 @@ def test_the_service_shares_the_file_systems_of_the_machine() -> None:
 
 
 def test_the_mount_helper_accepts_the_mount_unit() -> None:
-    """The options of the mount unit are options of the helper, and the automount is of one place."""
+    """The options of the mount unit are the helper's, and its automount is of the same place."""
     unit = settings("data-sst.mount")
     [options] = unit["Options"]
     invocation = parse([*unit["What"], *unit["Where"], "-o", options.replace("%%", "%")])

@@ -115,13 +115,13 @@ def _start_daemon(source: str, mountpoint: Path, log_file: Path | None) -> None:
     with ExitStack() as stack:
         said = stack.enter_context(os.fdopen(reading, encoding="utf-8"))
         errors = stack.enter_context(_stderr_of_daemon(log_file))
+        command = [sys.executable, "-P", "-m", "vzfs", "mount"]
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "vzfs", *sys.argv[1:], *set_up, "--announce-fd", str(writing)],
+            [*command, *set_up, "--announce-fd", str(writing), *sys.argv[2:]],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             pass_fds=[writing],
-            start_new_session=True,
         )
         os.close(writing)
         try:
@@ -175,10 +175,17 @@ def _serve_in_background(
     config: Config, mountpoint: Path, look: dict[str, Any], run: dict[str, Any], pipe: IO[str]
 ) -> None:
     """Be the daemon: say once to *pipe* what became of the mount, and serve it."""
+
+    def announce(message: str) -> None:
+        # Not before: autofs lets only the process group of the automounter make the mount.
+        with suppress(PermissionError):  # a group of its own already
+            os.setsid()
+        _say(pipe, {"mounted": message})
+
     try:
         set_up_logging(run["log_file"], run["verbose"])
         os.chdir("/")
-        _serve(config, mountpoint, look, lambda message: _say(pipe, {"mounted": message}))
+        _serve(config, mountpoint, look, announce)
     except Exception as failure:
         error = error_in(failure)
         if error is None:

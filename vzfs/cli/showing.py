@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections import Counter
 from typing import Any
 
@@ -251,7 +252,8 @@ def _array_line(name: str, node: dict[str, Any]) -> str:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True)
+    """Print tables to a terminal's width, and whole lines to anything else."""
+    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 4096)
 
 
 def _plain(text: str) -> str:

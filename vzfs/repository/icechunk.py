@@ -11,7 +11,7 @@ from typing import Final
 
 import trio
 
-from vzfs.errors import ErrorKind, RepositoryError, SourceError, VzfsError
+from vzfs.errors import ErrorKind, FormatError, RepositoryError, SourceError, VzfsError
 from vzfs.formats.icechunk.manifest import decode_manifest
 from vzfs.formats.icechunk.refs import decode_config, decode_ref
 from vzfs.formats.icechunk.repo_info import Availability, RepoInfo, decode_repo_info
@@ -55,7 +55,7 @@ async def open_icechunk(storage: Storage) -> "IcechunkV2 | IcechunkV1 | None":
     """
     data, denial = await _probe(storage, "repo", MAX_METADATA)
     if data is not None:
-        info = await _in_thread(decode_repo_info, data)
+        info = await _decode(storage, "repo", decode_repo_info, data)
         if info.availability is Availability.OFFLINE:
             raise RepositoryError(
                 ErrorKind.REPOSITORY_OFFLINE,
@@ -70,7 +70,9 @@ async def open_icechunk(storage: Storage) -> "IcechunkV2 | IcechunkV1 | None":
             raise denial
         return None
     config, _ = await _probe(storage, "config.yaml", MAX_CONFIG)
-    return IcechunkV1(storage, () if config is None else await _in_thread(decode_config, config))
+    if config is None:
+        return IcechunkV1(storage, ())
+    return IcechunkV1(storage, await _decode(storage, "config.yaml", decode_config, config))
 
 
 async def _probe(
@@ -96,24 +98,24 @@ class _Files:
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Read one snapshot."""
-        return await _in_thread(decode_snapshot, await self._file("snapshots", snapshot_id))
+        key = f"snapshots/{snapshot_id}"
+        return await _decode(self._storage, key, decode_snapshot, await self._file(key))
 
     async def manifest(
         self, manifest_id: str, wanted: Mapping[bytes, WantedArray]
     ) -> Mapping[bytes, Manifest]:
         """Read one manifest file."""
-        data = await self._file("manifests", manifest_id)
-        return await _in_thread(
-            functools.partial(decode_manifest, data, wanted, expected_id=manifest_id)
-        )
+        key = f"manifests/{manifest_id}"
+        decode = functools.partial(decode_manifest, expected_id=manifest_id)
+        return await _decode(self._storage, key, decode, await self._file(key), wanted)
 
-    async def _file(self, folder: str, file_id: str) -> bytes:
-        data = await self._storage.get(f"{folder}/{file_id}", MAX_METADATA)
+    async def _file(self, key: str) -> bytes:
+        data = await self._storage.get(key, MAX_METADATA)
         if data is None:
             raise RepositoryError(
                 ErrorKind.CORRUPT_METADATA,
                 "a file of the repository is missing",
-                where=f"{folder}/{file_id}",
+                where=self._storage.place(key),
                 advice="the repository is damaged, or was garbage-collected under this mount",
             )
         return data
@@ -240,7 +242,7 @@ class IcechunkV1(_Files):
 
     async def _target(self, key: str) -> str | None:
         data = await self._storage.get(key, MAX_REF)
-        return None if data is None else decode_ref(data)
+        return None if data is None else await _decode(self._storage, key, decode_ref, data)
 
     async def _known(self, kind: str) -> Mapping[str, str]:
         """Return what to suggest instead, if the storage can say."""
@@ -265,5 +267,14 @@ def _ref_name(name: str) -> str:
     return name
 
 
-async def _in_thread[*A, R](decode: Callable[[*A], R], *args: *A) -> R:
-    return await trio.to_thread.run_sync(decode, *args, limiter=_decoders)
+async def _decode[*A, R](storage: Storage, key: str, decode: Callable[[*A], R], *args: *A) -> R:
+    """Call *decode* in a thread. Raises FormatError that names the file *key*."""
+    try:
+        return await trio.to_thread.run_sync(decode, *args, limiter=_decoders)
+    except FormatError as error:
+        raise FormatError(
+            error.kind,
+            error.what,
+            where=", ".join(filter(None, [storage.place(key), error.where])),
+            advice=error.advice or "the file is damaged; restore it or ask the repository's owner",
+        ) from None

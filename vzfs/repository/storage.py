@@ -22,6 +22,10 @@ class Storage:
             raise
         return fetched.data
 
+    def place(self, key: str) -> str:
+        """Return where the object *key* lies, for people."""
+        return str(self._access.repository.join(key))
+
     async def names(self, key: str) -> list[str]:
         """Return the keys below *key*, relative to it.
 

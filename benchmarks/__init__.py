@@ -1,0 +1,1 @@
+"""Measurements: whole programs, in turn, as ratios within one run."""
