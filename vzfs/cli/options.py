@@ -55,7 +55,7 @@ _STORE: list[Decorator] = [
         "--deadline",
         type=float,
         metavar="SECONDS",
-        help="How long one read may take before it fails (default: 60).",
+        help="How long getting bytes from a source may take before the read fails (default: 60).",
     ),
 ]
 

@@ -129,7 +129,10 @@ async def _survey(config: Config) -> dict[str, Any]:
         "message": checkout.snapshot.message,
         "nodes": nodes,
         "containers": [dataclasses.asdict(report) for report in opened.access.report()],
-        "sources": [{"prefix": p} | dataclasses.asdict(s) for p, s in sorted(sources.items())],
+        "sources": [
+            {"prefix": p, **dataclasses.asdict(s), "objects": len(s.objects)}
+            for p, s in sorted(sources.items())
+        ],
     }
 
 
@@ -137,7 +140,7 @@ async def _survey(config: Config) -> dict[str, Any]:
 class _SourceCount:
     """What lies below one prefix: *readable* of *chunks* may be read, or *refusal* says why not."""
 
-    objects: int = 0
+    objects: set[str] = dataclasses.field(default_factory=set)
     chunks: int = 0
     readable: int = 0
     refusal: str = ""
@@ -177,7 +180,7 @@ def _survey_sources(manifest: Manifest, access: Access, sources: dict[str, _Sour
         text = manifest.locations[int(row)]
         prefix, refusal = access.explain(text)
         source = sources.setdefault(prefix, _SourceCount())
-        source.objects += 1
+        source.objects.add(text)
         source.chunks += int(count)
         if refusal is None:
             source.readable += int(count)
