@@ -6,8 +6,8 @@ RUN := .ci/in-env
 .PHONY: test demo lint format
 
 test: lint
-	$(RUN) pytest -q -n 2 --dist worksteal tests/pure tests/io
-	$(RUN) pytest -q tests/mount
+	$(RUN) pytest -q -rs -n 2 --dist worksteal tests/pure tests/io
+	$(RUN) pytest -q -rs -n 2 --dist loadfile tests/mount
 
 demo:
 	$(RUN) python -m tests.demo

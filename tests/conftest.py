@@ -7,6 +7,24 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+REPOSITORIES = [
+    "access-om2",
+    "derived__expired-v2.1",
+    "derived__features-v2",
+    "derived__virt-file-v1",
+    "derived__virt-file-v2",
+    "derived__virt-percent-v2",
+    "derived__virt-vcc-v2",
+    "expire-repo-v1-by-1.1.21",
+    "expire-repo-v2-by-working-copy",
+    "split-repo-v1",
+    "split-repo-v2",
+    "test-repo-v1",
+    "test-repo-v2",
+    "test-repo-v2-migrated",
+]
+"""The real repositories whose truth is known, by the names of their truth files."""
+
 
 @pytest.fixture(scope="session")
 def data() -> Path:

@@ -39,12 +39,7 @@ def set_up_logging(log_file: Path | None, verbosity: int) -> None:
                 errors="backslashreplace",
             )
         except OSError as error:
-            raise ConfigError(
-                ErrorKind.BAD_CONFIG,
-                f"the log file cannot be written: {error.strerror}",
-                where=str(log_file),
-                advice="name another with --log-file",
-            ) from None
+            raise unwritable(log_file, error) from None
     # The journal puts the time before each line by itself.
     time = "" if log_file is None and is_journal(sys.stderr.fileno()) else "%(asctime)s "
     handler.setFormatter(_OneLine(time + "%(levelname)s %(name)s: %(message)s"))
@@ -53,6 +48,16 @@ def set_up_logging(log_file: Path | None, verbosity: int) -> None:
     root.setLevel(logging.WARNING)
     level = (logging.INFO, logging.DEBUG)[min(verbosity, 1)]
     logging.getLogger("vzfs").setLevel(level)
+
+
+def unwritable(log_file: Path, error: OSError) -> ConfigError:
+    """Return the error for a log file that cannot be opened."""
+    return ConfigError(
+        ErrorKind.BAD_CONFIG,
+        f"the log file cannot be written: {error.strerror}",
+        where=str(log_file),
+        advice="name another with --log-file",
+    )
 
 
 class _OneLine(logging.Formatter):

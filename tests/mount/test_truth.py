@@ -20,26 +20,11 @@ import xarray as xr
 import zarr
 from moto.server import ThreadedMotoServer
 
+from tests.conftest import REPOSITORIES
 from tests.mount.conftest import Mount
 
 type Digest = Callable[[Any], str]
 
-TRUTHS = [
-    "access-om2",
-    "derived__expired-v2.1",
-    "derived__features-v2",
-    "derived__virt-file-v1",
-    "derived__virt-file-v2",
-    "derived__virt-percent-v2",
-    "derived__virt-vcc-v2",
-    "expire-repo-v1-by-1.1.21",
-    "expire-repo-v2-by-working-copy",
-    "split-repo-v1",
-    "split-repo-v2",
-    "test-repo-v1",
-    "test-repo-v2",
-    "test-repo-v2-migrated",
-]
 ORIGIN = "file:///srv/vzfs-data/public/"
 ACCESS_OM2_ORIGIN = "file:///Users/u1166368/catalog/intake-virtual-icechunk/tests/data/access-om2/"
 JANUARY_2026 = 1_767_225_600
@@ -116,7 +101,7 @@ def truth_of(data: Path, name: str) -> dict[str, Any]:
     return json.loads((data / "truth" / "icechunk" / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", TRUTHS)
+@pytest.mark.parametrize("name", REPOSITORIES)
 def test_every_ref_of_every_real_repository_equals_its_truth(
     name: str,
     data: Path,
@@ -224,7 +209,7 @@ def parent(path: str) -> str:
 def test_each_reader_has_many_arrays_to_read(data: Path) -> None:
     """The comparison is not empty: xarray and TensorStore each know dozens of the real arrays."""
     counts = dict.fromkeys((read_with_xarray, read_with_tensorstore), 0)
-    for name in TRUTHS:
+    for name in REPOSITORIES:
         truth = truth_of(data, name)
         for snapshot in {*truth["branches"].values(), *truth["tags"].values()}:
             nodes = {n["path"]: n for n in truth["snapshots"][snapshot]["nodes"]}

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORIES
 from tests.pure import craft
 from vzfs.errors import FormatError
 from vzfs.formats.icechunk.envelope import FileType, open_envelope
@@ -24,23 +25,6 @@ from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.model.location import ETag
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import Array, Extents, Snapshot, WantedArray
-
-REPOSITORIES = [
-    "access-om2",
-    "derived__expired-v2.1",
-    "derived__features-v2",
-    "derived__virt-file-v1",
-    "derived__virt-file-v2",
-    "derived__virt-percent-v2",
-    "derived__virt-vcc-v2",
-    "expire-repo-v1-by-1.1.21",
-    "expire-repo-v2-by-working-copy",
-    "split-repo-v1",
-    "split-repo-v2",
-    "test-repo-v1",
-    "test-repo-v2",
-    "test-repo-v2-migrated",
-]
 
 
 @pytest.fixture(params=REPOSITORIES)

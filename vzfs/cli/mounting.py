@@ -22,8 +22,8 @@ from vzfs import mounttable
 from vzfs.cli.exits import error_in, exit_code
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
 from vzfs.config import Config
-from vzfs.errors import ConfigError, ErrorKind, MountError
-from vzfs.observe import default_log_file, set_up_logging
+from vzfs.errors import ErrorKind, MountError
+from vzfs.observe import default_log_file, set_up_logging, unwritable
 
 
 class _Umask(click.ParamType[int]):
@@ -154,12 +154,7 @@ def _stderr_of_daemon(log_file: Path | None) -> IO[bytes]:
         log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         return os.fdopen(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "wb")
     except OSError as error:
-        raise ConfigError(
-            ErrorKind.BAD_CONFIG,
-            f"the log file cannot be written: {error.strerror}",
-            where=str(log_file),
-            advice="name another with --log-file",
-        ) from None
+        raise unwritable(log_file, error) from None
 
 
 def _waiting(message: str) -> AbstractContextManager[object]:
