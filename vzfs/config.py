@@ -248,7 +248,7 @@ def _without_nickname(text: str) -> str:
             where=text,
             advice="write it as %3D if it is part of the location",
         )
-    return text
+    return _absolute(text)
 
 
 def _split_map(text: str) -> tuple[str, str]:
@@ -260,7 +260,12 @@ def _split_map(text: str) -> tuple[str, str]:
             where=text,
             advice="write an equals sign inside a location as %3D",
         )
-    return origin, target
+    return _absolute(origin), _absolute(target)
+
+
+def _absolute(text: str) -> str:
+    """Make a path absolute that the command line says from here (`./x`) or from home (`~/x`)."""
+    return path_to_url(Path(text).expanduser()) if text.startswith((".", "~")) else text
 
 
 def _cache_dir(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:

@@ -6,7 +6,9 @@ exactly the bytes at its location.
 """
 
 import datetime
+import json
 import os
+import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,9 @@ from typing import Any, NamedTuple
 import icechunk
 import numpy as np
 import zarr
+import zstandard
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
 
 icechunk.set_logs_filter("error")
 
@@ -128,3 +133,57 @@ def add_native(root: zarr.Group, name: str, data: np.ndarray, chunks: Any, **opt
     options.setdefault("compressors", None)
     array = root.create_array(name, shape=data.shape, chunks=chunks, dtype=data.dtype, **options)
     array[...] = data
+
+
+def key_encoding(store: icechunk.IcechunkStore, name: str, style: str, separator: str) -> None:
+    """Give an array that was written with default keys another chunk key encoding.
+
+    The library takes no other keys, but stores chunks by their coordinates and documents as they come.
+    """
+    prototype = default_buffer_prototype()
+    found = sync(store.get(f"{name}/zarr.json", prototype))
+    assert found is not None
+    document = json.loads(found.to_bytes())
+    document["chunk_key_encoding"] = {"name": style, "configuration": {"separator": separator}}
+    content = prototype.buffer.from_bytes(json.dumps(document).encode())
+    sync(store.set(f"{name}/zarr.json", content))
+
+
+# -- changing files of a repository ------------------------------------------------------------
+
+HEADER = 39
+"""Bytes of a metadata file before its payload; the last of them says how that is compressed."""
+
+
+def patch_payload(
+    file: Path,
+    *,
+    field: int = 0,
+    subfield: int = 0,
+    old: int = 0,
+    new: int = 0,
+    text: tuple[bytes, bytes] | None = None,
+) -> None:
+    """Change a metadata file: the byte *subfield* of the table *field*, or the first place of a *text*."""
+    content = file.read_bytes()
+    payload = bytearray(zstandard.ZstdDecompressor().decompressobj().decompress(content[HEADER:]))
+    if text is not None:
+        assert text[0] in payload
+        assert len(text[0]) == len(text[1])
+        payload = payload.replace(*text, 1)
+    else:
+        (root,) = struct.unpack_from("<I", payload, 0)
+        place = _field(payload, root, field)
+        table = place + struct.unpack_from("<I", payload, place)[0]
+        place = _field(payload, table, subfield)
+        assert payload[place] == old
+        payload[place] = new
+    file.write_bytes(content[: HEADER - 1] + b"\0" + payload)
+
+
+def _field(payload: bytearray, table: int, index: int) -> int:
+    """Return where a field of a flatbuffers table is."""
+    vtable = table - struct.unpack_from("<i", payload, table)[0]
+    (offset,) = struct.unpack_from("<H", payload, vtable + 4 + 2 * index)
+    assert offset, "the field has its default value, and is not in the file"
+    return table + offset

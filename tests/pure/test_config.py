@@ -124,6 +124,21 @@ def test_an_equals_sign_in_a_location_is_written_encoded(tmp_path: Path) -> None
             read(tmp_path, "", **wrong)
 
 
+def test_flags_may_name_paths_from_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On the command line an allowed or relocated path may begin with a dot or a tilde."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    found = read(tmp_path, "", allow=["./data", "~/more"], map=["s3://b/=../moved"])
+
+    assert [p.prefix for p in found.policies] == [
+        parse_prefix(f"{tmp_path}/data"),
+        parse_prefix("/home/me/more"),
+    ]
+    assert found.relocations[0].target == parse_prefix(str(tmp_path.parent / "moved"))
+    with pytest.raises(ConfigError):
+        read(tmp_path, '[[allow]]\nprefix = "./data"')
+
+
 def test_one_snapshot_is_asked_for(tmp_path: Path) -> None:
     """--branch (also with --as-of), --tag and --snapshot exclude each other."""
     assert read(tmp_path, "").ref == RefSpec()
