@@ -28,6 +28,7 @@ MAX_NAME: Final = 255
 _FIRST_CHUNK: Final = 2**20
 """Where the listing positions of chunk keys begin; documents and child nodes come before."""
 XATTR_PREFIX: Final = "user.vzfs."
+_CACHED: Final = "cached"
 
 
 class Attrs(NamedTuple):
@@ -229,23 +230,39 @@ class Filesystem:
 
     # -- provenance ----------------------------------------------------------------------------
 
-    async def xattrs(self, inode: int) -> dict[str, str]:
-        """Return the extended attributes of an inode: where its bytes come from.
+    async def xattrs(self, inode: int) -> list[str]:
+        """Return the names of an inode's extended attributes: they say where its bytes come from."""
+        ref = await self._ref_of(inode)
+        names = (
+            [*self._about_node] if ref is None else [*self._about_node, *self._about(ref), _CACHED]
+        )
+        return [XATTR_PREFIX + name for name in names]
 
-        Makes no request to a source.
-        """
+    async def xattr(self, inode: int, name: str) -> str:
+        """Return an extended attribute. Makes no request to a source. Raises NameProblem."""
+        found = None
+        if name.startswith(XATTR_PREFIX):
+            short = name.removeprefix(XATTR_PREFIX)
+            ref = await self._ref_of(inode)
+            found = self._about_node.get(short)
+            if ref is not None and short == _CACHED:
+                found = "yes" if await self._is_cached(ref) else "no"
+            elif ref is not None and found is None:
+                found = self._about(ref).get(short)
+        if found is None:
+            raise NameProblem(ErrorKind.NO_SUCH_ATTRIBUTE, "there is no such attribute", where=name)
+        return found
+
+    async def _ref_of(self, inode: int) -> ChunkRef | None:
+        """Return the chunk ref of an inode, None if it is no chunk or its manifest is out of reach."""
         entry = self._inodes.entry(inode)
-        found = self._about_node
-        if isinstance(entry, Chunk):
-            refs = await self._refs(entry.node, entry.coords)
-            try:
-                ref = refs.find(entry.coords)
-            except VzfsError:
-                ref = None
-            if ref is not None:
-                found = found | self._about_chunk(ref)
-                found["cached"] = "yes" if await self._is_cached(ref) else "no"
-        return {XATTR_PREFIX + name: value for name, value in found.items()}
+        if not isinstance(entry, Chunk):
+            return None
+        refs = await self._refs(entry.node, entry.coords)
+        try:
+            return refs.find(entry.coords)
+        except VzfsError:
+            return None
 
     @functools.cached_property
     def _about_node(self) -> dict[str, str]:
@@ -261,7 +278,7 @@ class Filesystem:
             about["branch"] = ref.branch or DEFAULT_BRANCH
         return about
 
-    def _about_chunk(self, ref: ChunkRef) -> dict[str, str]:
+    def _about(self, ref: ChunkRef) -> dict[str, str]:
         about = {"kind": ref.kind.name.lower(), "length": str(ref.length)}
         if ref.kind is ChunkKind.INLINE:
             return about

@@ -30,7 +30,7 @@ from pyfuse3 import (
 )
 
 from vzfs.errors import AccessDenied, ErrorKind, MountError, VzfsError
-from vzfs.filesystem import MAX_NAME, XATTR_PREFIX, Attrs, Filesystem
+from vzfs.filesystem import MAX_NAME, Attrs, Filesystem
 
 logger = logging.getLogger("vzfs.fuse")
 
@@ -215,12 +215,7 @@ class Operations(pyfuse3.Operations):
 
     @_total
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
-        wanted = os.fsdecode(name)
-        if wanted.startswith(XATTR_PREFIX):
-            value = (await self._filesystem.xattrs(inode)).get(wanted)
-            if value is not None:
-                return os.fsencode(value)
-        raise FUSEError(pyfuse3.ENOATTR)
+        return os.fsencode(await self._filesystem.xattr(inode, os.fsdecode(name)))
 
     @_total
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
