@@ -3,7 +3,13 @@
 
 RUN := .ci/in-env
 
-.PHONY: test demo lint format
+.PHONY: help test demo lint format
+
+help:
+	@echo "make demo    mount a small repository over real files, and read it"
+	@echo "make test    run the linters, the type checker and all tests (some minutes)"
+	@echo "make lint    run the linters and the type checker"
+	@echo "make format  format the code"
 
 test: lint
 	$(RUN) pytest -q -rs -n 2 --dist worksteal tests/pure tests/io

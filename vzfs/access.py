@@ -235,6 +235,22 @@ class Access:
             return prefix, f"{refusal.what} ({prefix}): {refusal.advice}"
         return prefix, None
 
+    def notes(self) -> Sequence[str]:
+        """Say what a user who mounts should know: which virtual chunks cannot be read, and which rule is in vain."""
+        reports = [report for report in self.report() if not report.problem]
+        places = [parse_prefix(report.place) for report in reports]
+        allowed = dict.fromkeys(policy.prefix for policy in self._policies)
+        in_vain = [p for p in allowed if not any(p.covers(q) or q.covers(p) for q in places)]
+        return [
+            *(
+                f"virtual chunks below {r.place} cannot be read; to allow it, mount with "
+                f"--allow {r.place}"
+                for r in reports
+                if r.allowed == "no"
+            ),
+            *(f"the repository declares no virtual chunks below {prefix}" for prefix in in_vain),
+        ]
+
     def report(self) -> Sequence[ContainerReport]:
         """Say of each container where it really lies and whether the user allows it."""
         reports = []

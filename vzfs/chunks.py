@@ -29,7 +29,9 @@ REMEMBER_FAILURE: Final = 0.5
 """Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
 MAX_FAILURES: Final = 10_000
 MAX_UNWRITTEN: Final = 128 * 2**20
-"""Bytes waiting to be written to the disk cache; what comes beyond is served but not cached."""
+"""Bytes waiting to be written to the disk cache; they are held in memory beside what `MemoryCache` holds."""
+MAX_DELAY: Final = 1.0
+"""Seconds that a fetch waits for the disk to catch up; then what it gets is served but not cached."""
 
 type Piece = tuple[Location, int, int, Checksum | None]
 """What identifies bytes within one mount: object, offset, length, and the version asked for."""
@@ -79,10 +81,12 @@ class Chunks:
         self._flights: Flights[Piece, bytes] = Flights()
         self._pins: dict[Object, _Pin] = {}
         self._pinning: Flights[Object, _Pin | None] = Flights()
+        self._outdated: set[Object] = set()
         self._failures: dict[Piece, tuple[float, SourceError]] = {}
         self._writers: trio.Nursery | None = None
-        self._unwritten = 0
-        self._all_written = trio.Event()
+        self._unwritten: dict[EntryKey, bytes] = {}
+        self._unwritten_size = 0
+        self._has_written = trio.Event()
         self._counts = dict.fromkeys(("reads", "from_memory", "from_disk", "fetched", "failed"), 0)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -94,12 +98,12 @@ class Chunks:
     async def written(self) -> None:
         """Wait until nothing that was got is waiting to be written."""
         while self._unwritten:
-            await self._all_written.wait()
+            await self._has_written.wait()
 
     def statistics(self) -> ChunksStatistics:
         """Return the counts so far."""
         return ChunksStatistics(
-            **self._counts, in_flight=len(self._flights), unwritten=self._unwritten
+            **self._counts, in_flight=len(self._flights), unwritten=self._unwritten_size
         )
 
     async def read(self, ref: ChunkRef, offset: int, size: int) -> bytes | memoryview:
@@ -132,7 +136,7 @@ class Chunks:
         if version is None:
             pin = self._pins.get(_object(wanted))
             version = pin.version if pin else await self._disk.last_version(_record(wanted))
-        return version is not None and await self._disk.get(_entry(wanted, version)) is not None
+        return version is not None and await self._disk.has(_entry(wanted, version))
 
     # -- one piece -----------------------------------------------------------------------------
 
@@ -173,37 +177,54 @@ class Chunks:
         return data
 
     async def _get_pinned(self, wanted: AuthorizedRange) -> bytes:
-        """Get bytes of the version that this mount has pinned, pinning it if it is the first."""
-        pin = await self._pinned(wanted)
-        if pin is not None:
-            data = await self._from_disk(_entry(wanted, pin.version))
-            if data is not None:
-                pin.is_served = True
-                return data
-        try:
-            fetched = await self._fetch(wanted, None if pin is None else pin.version)
-        except SourceError as error:
-            # A version known only from an earlier mount binds nobody before bytes of it are served.
-            if error.kind is not ErrorKind.SOURCE_CHANGED or pin is None:
+        """Get bytes of the version that this mount has pinned, pinning it if it is the first.
+
+        Another task may pin, or give up a pin, at each `await`; what was got under a pin that is no longer the
+        object's is got again.
+        """
+        key = _object(wanted)
+        while True:
+            pin = await self._pinned(wanted)
+            if pin is not None:
+                data = await self._from_disk(_entry(wanted, pin.version))
+                if self._pins.get(key) is not pin:
+                    continue
+                if data is not None:
+                    pin.is_served = True
+                    return data
+            try:
+                fetched = await self._fetch(wanted, None if pin is None else pin.version)
+            except SourceError as error:
+                if error.kind is ErrorKind.SOURCE_CHANGED and pin and self._gives_way(key, pin):
+                    continue
                 raise
-            if pin.is_seen or pin.is_served:
-                raise
-            self._pins.pop(_object(wanted), None)
-            fetched = await self._fetch(wanted, None)
-        pin = self._pins.setdefault(_object(wanted), _Pin(fetched.version, is_seen=True))
-        if pin.version != fetched.version:
-            raise _changed(wanted, pin.version, fetched.version)
-        pin.is_seen = pin.is_served = True
-        record = None if pin.is_recorded else _record(wanted)
-        pin.is_recorded = True
-        self._store(_entry(wanted, pin.version), fetched.data, record)
-        return fetched.data
+            pin = self._pins.setdefault(key, _Pin(fetched.version, is_seen=True))
+            if pin.version != fetched.version:
+                raise _changed(wanted, pin.version, fetched.version)
+            pin.is_seen = pin.is_served = True
+            record = None if pin.is_recorded else _record(wanted)
+            pin.is_recorded = True
+            self._store(_entry(wanted, pin.version), fetched.data, record)
+            return fetched.data
+
+    def _gives_way(self, key: Object, pin: _Pin) -> bool:
+        """Whether *pin*, of which the source says that it is no longer current, binds nobody any more.
+
+        A version known only from an earlier mount binds nobody before bytes of it are served in this one.
+        """
+        if self._pins.get(key) is not pin:
+            return True
+        if pin.is_seen or pin.is_served:
+            return False
+        del self._pins[key]
+        self._outdated.add(key)
+        return True
 
     async def _pinned(self, wanted: AuthorizedRange) -> _Pin | None:
         """Return the pinned version of an object, if this mount or the cache knows one."""
         key = _object(wanted)
         pin = self._pins.get(key)
-        if pin is not None or self._disk is None:
+        if pin is not None or self._disk is None or key in self._outdated:
             return pin
         return await self._pinning.join(key, lambda: self._pin_from_cache(wanted))
 
@@ -219,26 +240,37 @@ class Chunks:
         return self._pins.setdefault(_object(wanted), _Pin(version, is_seen=is_seen))
 
     async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
+        await self._wait_for_room(wanted.max_length)
         fetched = await self._fetcher.fetch(wanted, pinned)
         self._counts["fetched"] += 1
         return fetched
 
     # -- the disk cache ------------------------------------------------------------------------
 
+    async def _wait_for_room(self, size: int) -> None:
+        """Let a disk that is slower than the source catch up, so that what is got next is cached too."""
+        with trio.move_on_after(MAX_DELAY):
+            while self._unwritten and self._unwritten_size + size > MAX_UNWRITTEN:
+                await self._has_written.wait()
+
     async def _from_disk(self, entry: EntryKey) -> bytes | None:
-        data = None if self._disk is None else await self._disk.get(entry)
+        if self._disk is None:
+            return None
+        data = self._unwritten.get(entry)
+        if data is None:
+            data = await self._disk.get(entry)
         if data is not None:
             self._counts["from_disk"] += 1
         return data
 
     def _store(self, entry: EntryKey, data: bytes, record: str | None = None) -> None:
-        if self._disk is None or self._writers is None:
+        """Have *data* written; until it is, it is served from here."""
+        if self._disk is None or self._writers is None or entry in self._unwritten:
             return
-        if self._unwritten + len(data) > MAX_UNWRITTEN:
+        if self._unwritten and self._unwritten_size + len(data) > MAX_UNWRITTEN:
             return
-        if not self._unwritten:
-            self._all_written = trio.Event()
-        self._unwritten += len(data)
+        self._unwritten[entry] = data
+        self._unwritten_size += len(data)
         self._writers.start_soon(self._write, self._disk, entry, data, record)
 
     async def _write(
@@ -248,10 +280,14 @@ class Chunks:
             if record is not None:
                 await disk.remember_version(record, entry.version)
             await disk.put(entry, data)
+        except Exception:
+            # Nobody waits for this task, and a cache must not end a mount.
+            logger.exception("a chunk was not cached: this is a bug in vzfs, please report it")
         finally:
-            self._unwritten -= len(data)
-            if not self._unwritten:
-                self._all_written.set()
+            del self._unwritten[entry]
+            self._unwritten_size -= len(data)
+            self._has_written.set()
+            self._has_written = trio.Event()
 
 
 def _identity(wanted: AuthorizedRange) -> Piece:
@@ -268,17 +304,21 @@ def _fixed_version(wanted: AuthorizedRange, kind: ChunkKind) -> str | None:
     """Return the version that the ref itself fixes: an etag, or that chunk files never change."""
     if kind is ChunkKind.NATIVE:
         return "native"
-    return f"etag {wanted.checksum.opaque}" if isinstance(wanted.checksum, ETag) else None
+    if isinstance(wanted.checksum, ETag):
+        return f"{'weak ' if wanted.checksum.is_weak else ''}etag {wanted.checksum.opaque}"
+    return None
 
 
 def _record(wanted: AuthorizedRange) -> str:
     """Return the name under which the cache remembers an object's version.
 
-    A version was verified against one checksum, so it counts for refs with that checksum only.
+    A version was verified against one checksum, so it counts for refs with that checksum only; and one bucket name
+    means different buckets at different endpoints.
     """
-    checksum = wanted.checksum
+    checksum, endpoint = wanted.checksum, wanted.store.endpoint
+    place = f" at {endpoint}" if endpoint is not None and wanted.location.scheme == "s3" else ""
     bound = f" unmodified since {checksum.seconds}" if isinstance(checksum, LastModified) else ""
-    return str(wanted.location) + bound
+    return str(wanted.location) + place + bound
 
 
 def _entry(wanted: AuthorizedRange, version: str) -> EntryKey:

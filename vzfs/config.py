@@ -26,6 +26,8 @@ DEFAULT_MEMORY: Final = 256 * 2**20
 DEFAULT_DEADLINE: Final = 60.0
 DEFAULT_STORE: Final = StoreOptions()
 DEFAULT_REF: Final = RefSpec()
+SUPPORTED: Final = ("file", "s3", "https", "http")
+"""Schemes of repositories that can be read."""
 MAX_FILE: Final = 2**20
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\Z", re.IGNORECASE)
@@ -72,45 +74,53 @@ class Flags:
 
 def load(source: str, flags: Flags, environ: Mapping[str, str]) -> Config:
     """Read the files, then the environment, then *flags*. Raises ConfigError."""
-    tables = [_read_file(path) for path in _files(flags, environ)]
-    buckets = [_bucket(t) for table in tables for t in _list(table, "bucket")]
-    allowed = [_required(t, "allow", "prefix") for table in tables for t in _list(table, "allow")]
-    moved = [
-        (_required(t, "map", "from"), _required(t, "map", "to"))
-        for table in tables
-        for t in _list(table, "map")
-    ]
+    tables = [_read_file(path, environ) for path in _files(flags, environ)]
+    buckets = [bucket for table in tables for bucket in table.buckets]
+    allowed = [prefix for table in tables for prefix in table.allowed]
+    moved = [relocation for table in tables for relocation in table.moved]
+    default = _with_environment(flags.store, environ)
     values: dict[str, Any] = {}
     for table in tables:
-        values.update({k: v for k, v in table.items() if k in _TOP_KEYS})
+        values.update(table.values)
     repository = parse_source(source)
     return Config(
         source=source,
         repository=repository,
-        store=_store_for(repository, buckets, flags.store),
+        store=_store_for(repository, buckets, default),
         ref=_ref(flags),
         policies=[
-            AccessPolicy(prefix, _store_for(prefix, buckets, flags.store))
-            for prefix in map(_prefix, [*allowed, *map(_without_nickname, flags.allow)])
+            AccessPolicy(prefix, _store_for(prefix, buckets, default))
+            for prefix in [*allowed, *(_prefix(_without_nickname(p)) for p in flags.allow)]
         ],
         relocations=[
-            Relocation(_prefix(origin), _prefix(target))
-            for origin, target in [*moved, *map(_split_map, flags.map)]
+            *moved,
+            *(Relocation(*map(_prefix, _split_map(pair))) for pair in flags.map),
         ],
         cache_dir=None if flags.no_cache else _cache_dir(flags, values, environ),
         cache_size=parse_size(
-            flags.cache_size
-            or environ.get("VZFS_CACHE_SIZE")
-            or values.get("cache-size", DEFAULT_CACHE_SIZE)
+            _first(
+                flags.cache_size,
+                environ.get("VZFS_CACHE_SIZE"),
+                values.get("cache-size"),
+                DEFAULT_CACHE_SIZE,
+            )
         ),
-        memory=parse_size(flags.memory or values.get("memory", DEFAULT_MEMORY)),
-        deadline=_seconds(flags.deadline or values.get("deadline", DEFAULT_DEADLINE)),
+        memory=parse_size(_first(flags.memory, values.get("memory"), DEFAULT_MEMORY)),
+        deadline=_seconds(_first(flags.deadline, values.get("deadline"), DEFAULT_DEADLINE)),
     )
 
 
 def parse_source(text: str) -> Prefix:
     """Parse where a repository lies: a URL, or a local path. Raises ConfigError."""
-    return _prefix(text if "://" in text else path_to_url(text))
+    prefix = _prefix(_absolute(text))
+    if prefix.scheme not in SUPPORTED:
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            f"repositories on {prefix.scheme}: are not supported yet",
+            where=text,
+            advice=f"supported are a local folder and {', '.join(f'{s}://' for s in SUPPORTED)}",
+        )
+    return prefix
 
 
 def parse_size(text: str | int) -> int:
@@ -172,19 +182,50 @@ def _files(flags: Flags, environ: Mapping[str, str]) -> Iterable[Path]:
         yield path
 
 
-def _read_file(path: Path) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True, slots=True)
+class _File:
+    """What one file says."""
+
+    values: Mapping[str, Any]
+    buckets: Sequence[AccessPolicy]
+    allowed: Sequence[Prefix]
+    moved: Sequence[Relocation]
+
+
+def _read_file(path: Path, environ: Mapping[str, str]) -> _File:
     try:
         if path.stat().st_size > MAX_FILE:
             raise _bad_file(path, f"it is larger than {MAX_FILE} bytes")
-        table = tomllib.loads(path.read_text("utf-8"))
+        return _parse_file(tomllib.loads(path.read_text("utf-8")), environ)
     except OSError as error:
         raise _bad_file(path, error.strerror or "it cannot be read") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad_file(path, str(error)) from None
-    unknown = table.keys() - _TOP_KEYS - _TABLES
-    if unknown:
-        raise _bad_file(path, f"unknown key {min(unknown)!r}")
-    return table
+    except ConfigError as error:
+        where = f"{path}: {error.where}" if error.where else str(path)
+        raise ConfigError(error.kind, error.what, where=where, advice=error.advice) from None
+
+
+def _parse_file(table: dict[str, Any], environ: Mapping[str, str]) -> _File:
+    if unknown := table.keys() - _TOP_KEYS - _TABLES:
+        raise ConfigError(ErrorKind.BAD_CONFIG, f"unknown key {min(unknown)!r}")
+    values = {key: value for key, value in table.items() if key in _TOP_KEYS}
+    for key in ("cache-size", "memory"):
+        parse_size(values.get(key, 0))
+    _seconds(values.get("deadline", DEFAULT_DEADLINE))
+    if not isinstance(values.get("cache-dir", ""), str):
+        raise ConfigError(ErrorKind.BAD_CONFIG, "'cache-dir' must be a string")
+    return _File(
+        values,
+        [_bucket(entry, environ) for entry in _list(table, "bucket")],
+        [_prefix(_required(entry, "allow", "prefix")) for entry in _list(table, "allow")],
+        [
+            Relocation(
+                _prefix(_required(entry, "map", "from")), _prefix(_required(entry, "map", "to"))
+            )
+            for entry in _list(table, "map")
+        ],
+    )
 
 
 def _list(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -204,7 +245,7 @@ def _required(table: Mapping[str, Any], name: str, key: str) -> str:
     return value
 
 
-def _bucket(table: Mapping[str, Any]) -> AccessPolicy:
+def _bucket(table: Mapping[str, Any], environ: Mapping[str, str]) -> AccessPolicy:
     prefix = _prefix(_required(table, "bucket", "prefix"))
     options: dict[str, Any] = {}
     for key in _STORE_KEYS & table.keys():
@@ -214,7 +255,15 @@ def _bucket(table: Mapping[str, Any]) -> AccessPolicy:
             kind = "a string" if wants_text else "true or false"
             raise ConfigError(ErrorKind.BAD_CONFIG, f"{key!r} in [[bucket]] must be {kind}")
         options[key.replace("-", "_")] = value
-    return AccessPolicy(prefix, StoreOptions(**options))
+    return AccessPolicy(prefix, _with_environment(StoreOptions(**options), environ))
+
+
+def _with_environment(store: StoreOptions, environ: Mapping[str, str]) -> StoreOptions:
+    """Fill in the endpoint that the environment names: it says which store is meant, as an option does."""
+    endpoint = (
+        store.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    )
+    return dataclasses.replace(store, endpoint=endpoint or None)
 
 
 def _store_for(
@@ -264,15 +313,13 @@ def _split_map(text: str) -> tuple[str, str]:
 
 
 def _absolute(text: str) -> str:
-    """Make a path absolute that the command line says from here (`./x`) or from home (`~/x`)."""
-    return path_to_url(Path(text).expanduser()) if text.startswith((".", "~")) else text
+    """Make a path absolute that the command line says from here or from home (`~/x`)."""
+    return text if "://" in text else path_to_url(Path(text).expanduser())
 
 
 def _cache_dir(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
     named = flags.cache_dir or environ.get("VZFS_CACHE_DIR") or values.get("cache-dir")
-    if named is not None:
-        if not isinstance(named, str):
-            raise ConfigError(ErrorKind.BAD_CONFIG, "'cache-dir' must be a string")
+    if named:
         return Path(named).expanduser().absolute()
     for variable, below in (
         ("CACHE_DIRECTORY", ""),
@@ -283,6 +330,11 @@ def _cache_dir(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, st
         if folder.startswith("/"):
             return Path(folder) / below
     return None
+
+
+def _first[T](*values: T | None) -> T:
+    """Return the first value that is given."""
+    return next(value for value in values if value is not None)
 
 
 def _seconds(value: object) -> float:

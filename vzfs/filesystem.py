@@ -9,7 +9,8 @@ Inode numbers are also file handles: a handle needs no state, since a mount show
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vzfs.access import Access
@@ -18,13 +19,16 @@ from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.location import ETag, LastModified
 from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.model.moment import format_time
 from vzfs.model.snapshot import DEFAULT_BRANCH, Array
-from vzfs.repository import ArrayRefs, Checkout, format_time
+from vzfs.repository import ArrayRefs, Checkout
 from vzfs.tree.inodes import Inodes
 from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
 
 MAX_NAME: Final = 255
 """Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
+MAX_LISTINGS: Final = 16
+"""Nodes whose lines are kept for listings under way."""
 _FIRST_CHUNK: Final = 2**20
 """Where the listing positions of chunk keys begin; documents and child nodes come before."""
 XATTR_PREFIX: Final = "user.vzfs."
@@ -66,6 +70,8 @@ class Filesystem:
         self._chunks = chunks
         self._tree = Tree(checkout.snapshot)
         self._inodes = Inodes(self._tree)
+        # A listing comes in many pages; its lines are made once.
+        self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
 
     # -- names ---------------------------------------------------------------------------------
 
@@ -95,9 +101,9 @@ class Filesystem:
                 size = len(self._tree.document(entry))
                 return Attrs(self._inodes.number(entry), is_dir=False, size=size)
             case KeyDir(node, prefix):
-                refs = await self._refs(node, prefix)
+                refs = self._checkout.refs(self._tree.array(node))
                 try:
-                    exists, is_certain = refs.has_any(prefix), True
+                    exists, is_certain = await refs.has_any(prefix), True
                 except VzfsError:
                     exists, is_certain = True, False
                 return (
@@ -141,48 +147,54 @@ class Filesystem:
         entry = self._inodes.entry(inode)
         match entry:
             case NodeDir(node):
-                await self._load_for_listing(node)
-                return self._node_children(node, after)
+                keys = await self._keys_of(node, after)
+                return itertools.chain(self._node_children(node, after), keys)
             case KeyDir(node, prefix):
                 refs = await self._refs(node, prefix)
                 return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
 
-    async def _load_for_listing(self, node: int) -> None:
-        if isinstance(self._tree.nodes[node], Array):
-            (await self._refs(node, ())).manifests()
-
     def _node_children(self, node: int, after: int) -> Iterator[Child]:
-        documents = self._tree.nodes[node].documents
-        entries: list[tuple[str, Entry]] = [
-            (name, Document(node, ordinal)) for ordinal, name in enumerate(documents)
-        ]
-        entries += [(name, NodeDir(n)) for name, n in self._tree.children(node).items()]
-        for position, (name, entry) in enumerate(entries[after:], start=after + 1):
-            if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
-                continue
-            is_dir = isinstance(entry, NodeDir)
-            size = 0 if isinstance(entry, NodeDir) else len(documents[name])
-            yield Child(name, Attrs(self._inodes.number(entry), is_dir, size), position)
-        if isinstance(self._tree.nodes[node], Array):
-            yield from self._chunk_children(node, after)
+        """List the documents and child nodes of a node."""
+        for position, (name, attrs) in enumerate(self._entries(node)[after:], start=after + 1):
+            yield Child(name, attrs, position)
 
-    def _chunk_children(self, node: int, after: int) -> Iterator[Child]:
-        """List what the chunk keys of an array show in its own directory."""
+    def _list_entries(self, node: int) -> Sequence[tuple[str, Attrs]]:
+        documents = self._tree.nodes[node].documents
+        number = self._inodes.number
+        entries = [
+            (name, Attrs(number(Document(node, ordinal)), is_dir=False, size=len(content)))
+            for ordinal, (name, content) in enumerate(documents.items())
+        ]
+        entries += [
+            (name, Attrs(number(NodeDir(child)), is_dir=True, size=0))
+            for name, child in self._tree.children(node).items()
+            if len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME
+        ]
+        return entries
+
+    async def _keys_of(self, node: int, after: int) -> Iterator[Child]:
+        """List what the chunk keys of a node, if it is an array, show in its own directory."""
+        if not isinstance(self._tree.nodes[node], Array):
+            return iter(())
         array = self._tree.array(node)
-        refs = self._checkout.refs(array)
-        first = max(after - _FIRST_CHUNK, 0)
         encoding, shape = array.key_encoding, array.grid.shape
+        first = max(after - _FIRST_CHUNK, 0)
         if encoding.separator == "/" and shape:
             if encoding.style is KeyStyle.V2:
-                yield from self._key_children(refs, node, (), first)
-            elif first == 0 and refs.has_any(()):
-                keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
-                yield Child("c", keys, _FIRST_CHUNK + 1)
-            return
+                return self._key_children(await self._refs(node, ()), node, (), first)
+            if first or not await self._checkout.refs(array).has_any(()):
+                return iter(())
+            keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
+            return iter([Child("c", keys, _FIRST_CHUNK + 1)])
+        return self._flat_children(await self._refs(node, ()), node, first)
+
+    def _flat_children(self, refs: ArrayRefs, node: int, first: int) -> Iterator[Child]:
+        """List chunks whose keys have no directories."""
+        encoding, grid = refs.array.key_encoding, refs.array.grid
         for flat, length in refs.all_chunks(first):
-            coords = array.grid.unravel(flat)
+            coords = grid.unravel(flat)
             attrs = Attrs(self._inodes.number(Chunk(node, coords)), is_dir=False, size=length)
             yield Child(encoding.encode(coords), attrs, _FIRST_CHUNK + flat + 1)
 

@@ -29,7 +29,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
-from vzfs.errors import AccessDenied, ErrorKind, MountError, VzfsError
+from vzfs.errors import ErrorKind, MountError, VzfsError
 from vzfs.filesystem import MAX_NAME, Attrs, Filesystem
 
 logger = logging.getLogger("vzfs.fuse")
@@ -147,7 +147,7 @@ class Operations(pyfuse3.Operations):
         if error.kind in _SILENT:
             return
         path = self._filesystem.path(inode) if isinstance(inode, int) else ""
-        cause = (error.kind, error.advice if isinstance(error, AccessDenied) else error.where)
+        cause = (error.kind, error.advice if error.kind is ErrorKind.NOT_ALLOWED else error.where)
         now = trio.current_time()
         if self._reported.get(cause, -REPEAT_AFTER) + REPEAT_AFTER > now:
             logger.debug("%s %s: %s (%s)", operation, path, error, error.kind)
@@ -252,7 +252,7 @@ class Operations(pyfuse3.Operations):
 
 
 def options(source: str, *, allow_other: bool) -> set[str]:
-    """Return the FUSE options of a mount of *source*.
+    """Return the FUSE options of a mount of *source*, in ASCII; the mount table shows it.
 
     `ro` makes the kernel refuse what would change anything, and spares a GETATTR after each read.
     """

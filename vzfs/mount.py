@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,8 +29,8 @@ from vzfs.source import Source, Timing
 
 logger = logging.getLogger("vzfs.mount")
 
-MAX_FETCHES: Final = 32
-"""Requests to stores under way at a time, of all readers together."""
+MAX_FETCHES: Final = 96
+"""Requests to stores under way at a time, of all readers together; one host gets a quarter of them."""
 MAX_DISK: Final = 8
 """Threads that read and write the cache at a time."""
 GRACE: Final = 2.0
@@ -81,7 +81,9 @@ async def open_source(config: Config) -> Opened:
     return Opened(checkout, access.with_containers(repository.containers), source)
 
 
-async def mount(config: Config, options: MountOptions, announce: Callable[[str], None]) -> None:
+async def mount(
+    config: Config, options: MountOptions, announce: Callable[[str, Sequence[str]], None]
+) -> None:
     """Mount, announce it once it answers, and serve until unmounted or told to end.
 
     Raises VzfsError if the mount cannot be made.
@@ -111,13 +113,19 @@ async def mount(config: Config, options: MountOptions, announce: Callable[[str],
     fuse.init(
         fuse.Operations(filesystem, options.ownership),
         str(options.mountpoint),
-        fuse.options(config.source, allow_other=options.allow_other),
+        fuse.options(_name_of(config), allow_other=options.allow_other),
     )
     try:
         await _supervise(chunks, disk, rooms, lambda: _announce(options, opened, announce))
     finally:
         notify("STOPPING=1")
         fuse.close()
+
+
+def _name_of(config: Config) -> str:
+    """Return the source as mount(8) knows it from fstab, if the kernel can be told it so."""
+    is_plain = config.source.isascii() and config.source.isprintable()
+    return config.source if is_plain else str(config.repository)
 
 
 async def _supervise(
@@ -169,7 +177,9 @@ async def _heed_signals(
                 logger.info("%s", describe(rooms))
 
 
-async def _announce(options: MountOptions, opened: Opened, announce: Callable[[str], None]) -> None:
+async def _announce(
+    options: MountOptions, opened: Opened, announce: Callable[[str, Sequence[str]], None]
+) -> None:
     """Wait until the mount answers, then say so to the service manager and to *announce*."""
     # A process of its own asks: a thread of this one that waited for its own mount could never be ended.
     probe = [sys.executable, "-ISc", "import os, sys; os.stat(sys.argv[1])"]
@@ -179,13 +189,16 @@ async def _announce(options: MountOptions, opened: Opened, announce: Callable[[s
         )
         if result.returncode == 0:
             checkout = opened.checkout
+            ref = "" if checkout.ref.snapshot else f"{checkout.ref}, "
             message = (
                 f"{opened.access.repository} is mounted at {options.mountpoint} "
-                f"({checkout.ref}, snapshot {checkout.snapshot.id})"
+                f"({ref}snapshot {checkout.snapshot.id})"
             )
-            logger.info("%s", message)
+            notes = opened.access.notes()
+            for line in (message, *notes):
+                logger.info("%s", line)
             notify(f"READY=1\nSTATUS={message}")
-            announce(message)
+            announce(message, notes)
             return
     raise MountError(
         ErrorKind.FUSE_UNAVAILABLE,

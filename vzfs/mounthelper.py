@@ -49,6 +49,7 @@ EXIT_CODES: Final = {
     7: FAILED,
     8: FAILED,
     9: SYSTEM_ERROR,
+    130: INTERRUPTED,
 }
 """The exit code for mount(8), by that of `vzfs mount`."""
 

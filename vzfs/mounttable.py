@@ -30,14 +30,15 @@ class Mounted:
 def resolve(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a mountpoint without touching what is mounted there."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would touch a dead mount
-    return Path(os.path.realpath(absolute.parent)) / absolute.name
+    place = Path(os.path.realpath(absolute.parent)) / absolute.name
+    return Path(os.path.realpath(place)) if place.is_symlink() else place
 
 
-def parse(text: str) -> list[Mounted]:
-    """Parse the text of `/proc/PID/mountinfo` (proc_pid_mountinfo(5)), oldest mount first."""
+def parse(table: bytes) -> list[Mounted]:
+    """Parse what `/proc/PID/mountinfo` says (proc_pid_mountinfo(5)), oldest mount first."""
     found = []
-    for line in text.splitlines():
-        fields = line.split(" ")
+    for line in table.split(b"\n"):
+        fields = os.fsdecode(line).split(" ")
         if "-" not in fields[6:]:
             continue
         after = fields.index("-", 6) + 1
@@ -51,14 +52,15 @@ def parse(text: str) -> list[Mounted]:
 
 def topmost(mountpoint: Path) -> Mounted | None:
     """Return what is mounted at *mountpoint* on top of everything else there, if anything."""
-    table = parse(_MOUNTINFO.read_text("utf-8", "surrogateescape"))
-    here = [m for m in table if m.mountpoint == str(mountpoint)]
+    here = [m for m in parse(_MOUNTINFO.read_bytes()) if m.mountpoint == str(mountpoint)]
     return here[-1] if here else None
 
 
 def check_mountpoint(mountpoint: Path) -> None:
     """Raise MountError unless *mountpoint* is an empty directory on which nothing is mounted."""
     mounted = topmost(mountpoint)
+    if mounted is not None and mounted.fstype == FSTYPE and _is_dead(mountpoint):
+        raise _dead(mountpoint)
     if mounted is not None and mounted.fstype != "autofs":
         raise _refusal(
             mountpoint,
@@ -82,11 +84,7 @@ def check_mountpoint(mountpoint: Path) -> None:
         ) from None
     except OSError as error:
         if error.errno == errno.ENOTCONN:
-            raise _refusal(
-                mountpoint,
-                "a mount whose daemon has died is here",
-                f"remove it with: vzfs umount --lazy {mountpoint}",
-            ) from None
+            raise _dead(mountpoint) from None
         raise _refusal(
             mountpoint, f"the mountpoint cannot be used: {error.strerror}", "choose another"
         ) from None
@@ -96,6 +94,22 @@ def check_mountpoint(mountpoint: Path) -> None:
             "the mountpoint is not empty",
             "its files would be hidden while mounted; choose an empty directory",
         )
+
+
+def _is_dead(mountpoint: Path) -> bool:
+    try:
+        mountpoint.stat()
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def _dead(mountpoint: Path) -> MountError:
+    return _refusal(
+        mountpoint,
+        "a mount whose daemon has died is here",
+        f"remove it with: vzfs umount --lazy {mountpoint}",
+    )
 
 
 def _refusal(mountpoint: Path, what: str, advice: str) -> MountError:

@@ -109,11 +109,12 @@ def notify(message: str) -> None:
 
 
 def describe(parts: Mapping[str, HasStatistics]) -> str:
-    """Return the statistics of *parts* in one line: `chunks.reads=3 ...`."""
+    """Return the statistics of *parts* that are not 0 in one line: `chunks.reads=3 ...`."""
     return " ".join(
         f"{name}.{field}={value}"
         for name, part in parts.items()
         for field, value in _fields(part.statistics())
+        if value
     )
 
 

@@ -288,3 +288,85 @@ async def test_native_chunks_need_no_version(
 
     assert await second.read(native) == DATA[5:25]
     assert (len(source.fetched), source.statistics().heads) == (1, 0)
+
+
+async def test_giving_up_a_remembered_version_does_not_give_up_a_newer_one(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """A task that finds the cache's version outdated does not undo what another pinned meanwhile."""
+    checksum = CHECKSUMS["last-modified"](source)
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100, checksum))
+    await first.written()
+    second = await new_reader(tmp_path)
+    source.put(URL, DATA[::-1])
+    gate = source.hold(URL)
+    outcomes: list[bytes | SourceError] = []
+
+    async def read(offset: int) -> None:
+        try:
+            outcomes.append(await second.read(ref(offset, 100, checksum)))
+        except SourceError as error:
+            outcomes.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, 100)
+        nursery.start_soon(read, 200)
+        await wait_until_held(source, 2)
+        gate.set()
+    assert sorted(outcomes, key=str) == sorted([DATA[::-1][100:200], DATA[::-1][200:300]], key=str)
+
+    source.put(URL, DATA)
+    await read(300)
+    assert isinstance(outcomes[-1], SourceError)
+    assert await second.read(ref(100, 100, checksum)) == DATA[::-1][100:200]
+
+
+async def wait_until_held(source: FakeSource, count: int) -> None:
+    with trio.fail_after(10):
+        while source.in_flight < count:  # noqa: ASYNC110 -- threads of the cache come before
+            await trio.sleep(0.001)
+
+
+async def test_what_is_not_yet_on_disk_is_served_from_memory(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that the memory cache let go before it was written is not fetched again."""
+    reader = await new_reader(tmp_path)
+    reader.chunks._memory = MemoryCache(0)
+    blocked = trio.Event()
+    put = DiskCache.put
+
+    async def slow(self: DiskCache, *args: object) -> None:
+        await blocked.wait()
+        await put(self, *args)
+
+    monkeypatch.setattr(DiskCache, "put", slow)
+    for _ in range(3):
+        assert await reader.read(ref(0, 100)) == DATA[:100]
+    assert len(source.fetched) == 1
+    blocked.set()
+    await reader.written()
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+    assert len(source.fetched) == 1
+
+
+async def test_a_cache_that_raises_ends_nothing(
+    source: FakeSource,
+    new_reader: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Even a bug in the disk cache costs no read and does not end what serves the others."""
+    reader = await new_reader(tmp_path)
+
+    async def fail(self: DiskCache, *args: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(DiskCache, "put", fail)
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+    await reader.written()
+    assert await reader.read(ref(100, 100)) == DATA[100:200]
+    await reader.written()
+    assert "a chunk was not cached" in caplog.text

@@ -211,7 +211,8 @@ async def test_reading_what_a_manifest_out_of_reach_may_hold_fails() -> None:
 
     with pytest.raises(FormatError, match="damaged"):
         await fs.read((await names_in(fs, "c", "3", "1")).inode, 0, 10)
-    for names in ([], ["c"], ["c", "2"]):
+    assert list(await listing(fs, (await names_in(fs)).inode)) == ["zarr.json", "c"]
+    for names in (["c"], ["c", "2"]):
         with pytest.raises(FormatError, match="damaged"):
             await listing(fs, (await names_in(fs, *names)).inode)
     assert list(await listing(fs, (await names_in(fs, "c", "0")).inode)) == ["0"]
@@ -246,6 +247,41 @@ async def test_a_lookup_loads_only_the_manifest_of_its_region() -> None:
         for _ in range(5):
             nursery.start_soon(names_in, fs, "c.3.1")
     assert repository.loads == ["good", "bad"]
+
+
+async def test_a_directory_of_keys_loads_no_more_manifests_than_it_takes() -> None:
+    """That `c` exists is known from one manifest that has chunks; the others wait until they are needed."""
+    parts = {f"m{i}": ((i, i + 1), (0, 2)) for i in range(4)}
+    files: dict[str, Manifest | VzfsError] = {"m0": inline([]), "m1": inline([2]), "m2": DAMAGE}
+    repository = FakeRepository({**files, "m3": inline([7])})
+    fs = filesystem(repository, array(GRID, ENCODINGS[0], parts))
+
+    assert (await names_in(fs, "c")).is_certain
+    assert list(await listing(fs, (await names_in(fs)).inode)) == ["zarr.json", "c"]
+    assert repository.loads == ["m0", "m1"]
+    assert (await names_in(fs, "c", "3", "1")).size == 8
+    assert repository.loads == ["m0", "m1", "m3"]
+
+
+async def test_a_listing_begins_without_walking_all_manifests(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page of a listing looks into the manifests that it shows, however many there are."""
+    parts = {f"m{i}": ((i, i + 1), (0, 2)) for i in range(4)}
+    files = {f"m{i}": inline([2 * i, 2 * i + 1]) for i in range(4)}
+    fs = filesystem(FakeRepository(dict(files)), array(GRID, ENCODINGS[1], parts))
+    a = (await names_in(fs)).inode
+    looked: list[Manifest] = []
+    leaves = arrayrefs._leaves
+    monkeypatch.setattr(
+        arrayrefs, "_leaves", lambda part, *rest: looked.append(part) or leaves(part, *rest)
+    )
+    lines = await fs.children(a, 0)
+
+    assert [next(lines).name for _ in range(4)] == ["zarr.json", "c.0.0", "c.0.1", "c.1.0"]
+    assert looked == [files["m0"], files["m1"]]
+    assert [line.name for line in await fs.children(a, 2**20 + 6)] == ["c.3.0", "c.3.1"]
+    assert looked[2:] == [files["m3"]]
 
 
 async def test_an_array_of_unknown_keys_never_says_absent() -> None:

@@ -112,7 +112,7 @@ async def test_plain_http(
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     error = await refusal(source, StoreOptions(anonymous=True))
     assert error.kind is ErrorKind.SOURCE_DENIED
-    assert "allow_http" in error.advice
+    assert "--allow-http" in error.advice
     assert server.count() == 0
 
 

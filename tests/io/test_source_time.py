@@ -163,10 +163,10 @@ async def test_abandoned_threads_end(server: ObjectServer, scheme: str) -> None:
 
 @HTTP_AND_S3
 async def test_limiter(server: ObjectServer, scheme: str) -> None:
-    """No more fetches run at once than the limiter has tokens."""
+    """No more fetches run at once at one host than its part of the limiter's tokens."""
     gate = threading.Event()
     server.fault(KEY, stall(gate), times=6)
-    source = make(limit=3)
+    source = make(limit=12)
     async with trio.open_nursery() as nursery:
         for _ in range(6):
             nursery.start_soon(source.fetch, part(server.url, scheme))
@@ -175,6 +175,22 @@ async def test_limiter(server: ObjectServer, scheme: str) -> None:
         assert server.count() == 3
         gate.set()
     assert server.count() == 6
+
+
+async def test_a_host_that_stalls_leaves_room_for_others(server: ObjectServer) -> None:
+    """However many wait for one server, another is asked at once."""
+    gate = threading.Event()
+    server.fault(KEY, stall(gate), times=20)
+    source = make(limit=8)
+    with ObjectServer() as other:
+        other.put(KEY, DATA)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(source.fetch, part(server.url, "http"))
+            await until(lambda: server.count() == 2)
+            assert (await source.fetch(part(other.url, "http"))).data == DATA[10:30]
+            gate.set()
+    assert server.count() == 20
 
 
 async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:

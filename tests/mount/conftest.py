@@ -58,7 +58,10 @@ class Mount:
             line = said.readline()
         self.outcome: dict[str, str] = json.loads(line) if line else {}
         if "mounted" not in self.outcome:
-            stderr = self._process.communicate(timeout=READY_WITHIN)[1].decode()
+            try:
+                stderr = self._process.communicate(timeout=READY_WITHIN)[1].decode()
+            finally:
+                self.tear_down()
             raise MountFailedError(self.outcome, stderr)
 
     @property

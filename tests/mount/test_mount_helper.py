@@ -234,7 +234,7 @@ def test_a_mount_can_be_made_in_another_namespace(
         try:
             code, _, stderr = mount_vzfs(repository, mnt, "", "-N", str(other.pid))
             assert code == 0, stderr
-            there = Path(f"/proc/{other.pid}/mountinfo").read_text()
+            there = Path(f"/proc/{other.pid}/mountinfo").read_bytes()
             assert str(mnt) in [m.mountpoint for m in mounttable.parse(there)]
             assert not is_mounted(mnt)
         finally:
@@ -260,7 +260,7 @@ def test_a_line_of_fstab_is_mounted_once(
         assert run("mount", "-a", "-T", fstab).returncode == 0
         here = [
             m
-            for m in mounttable.parse(Path("/proc/self/mountinfo").read_text())
+            for m in mounttable.parse(Path("/proc/self/mountinfo").read_bytes())
             if m.mountpoint == str(mnt)
         ]
         assert len(here) == 1

@@ -176,7 +176,11 @@ def group(path: str, document: bytes = b"{}") -> Table:
 
 
 def array(
-    path: str, document: bytes, num_chunks: list[int], manifests: list[list[tuple[int, int]]]
+    path: str,
+    document: bytes,
+    num_chunks: list[int],
+    manifests: list[list[tuple[int, int]]],
+    node: bytes = NODE,
 ) -> Table:
     """Return an array node with one manifest for each of the extents in *manifests*."""
     refs = [
@@ -190,7 +194,7 @@ def array(
     ]
     shape = [Table({0: u64(n), 1: u32(n)}) for n in num_chunks]
     data = Table({0: Structs(b"", 0), 2: Vector(refs), 3: Vector(shape)})
-    return Table({0: Fixed(NODE), 1: path, 2: document, 3: u8(1), 4: data})
+    return Table({0: Fixed(node), 1: path, 2: document, 3: u8(1), 4: data})
 
 
 def snapshot(

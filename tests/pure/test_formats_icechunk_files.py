@@ -279,7 +279,7 @@ def test_refs_shared_between_arrays_are_counted() -> None:
     tables = [Table({0: Fixed(node), 1: vector}) for node in nodes]
     root = Table({0: Fixed(craft.ID), 1: craft.Vector(tables)})
     data = craft.wrap(craft.flatbuffer(root), craft.MANIFEST)
-    with pytest.raises(FormatError, match="overlap"):
+    with pytest.raises(FormatError, match="more refs than fit"):
         decode_manifest(data, {node: WantedArray(GRID, (WHOLE,)) for node in nodes})
 
 
@@ -453,11 +453,43 @@ def test_many_regions_of_a_regular_split_do_not_overlap() -> None:
 
 def test_ten_thousand_arrays_decode_within_a_second() -> None:
     """A snapshot of ten thousand arrays is decoded in about a second at most."""
-    arrays = [craft.array(f"/a{i}", DOCUMENT, [4, 3], [[(0, 4), (0, 3)]]) for i in range(10_000)]
+    extents = [[(0, 4), (0, 3)]]
+    arrays = [
+        craft.array(f"/a{i}", DOCUMENT, [4, 3], extents, struct.pack("<Q", i))
+        for i in range(10_000)
+    ]
     data = craft.snapshot([craft.group("/"), *arrays])
     started = time.process_time()
     assert len(decode_snapshot(data).nodes) == 10_001
     assert time.process_time() - started < 3
+
+
+def test_two_arrays_with_one_id_are_refused() -> None:
+    """An id names one array: manifests could not tell two apart, and would give one the other's bytes."""
+    arrays = [craft.array(path, DOCUMENT, [4, 3], []) for path in ("/a", "/b")]
+    with pytest.raises(FormatError, match="the id of another"):
+        decode_snapshot(craft.snapshot([craft.group("/"), *arrays]))
+
+
+def test_snapshot_must_be_the_one_that_was_asked_for() -> None:
+    """A snapshot file with another id than its name is refused."""
+    data = craft.snapshot([craft.group("/")])
+    assert decode_snapshot(data, expected_id=encode_id(craft.ID)).nodes
+    with pytest.raises(FormatError, match="should be"):
+        decode_snapshot(data, expected_id="0" * 20)
+
+
+@pytest.mark.parametrize("field", ["location", "checksum_etag", "compressed_location"])
+def test_endless_texts_in_a_manifest_are_refused_at_once(field: str) -> None:
+    """A location or an etag of megabytes, which packs to nothing, costs no time."""
+    texts = {"location": "s3://b/x", field: "x" * 8_000_000}
+    if field == "compressed_location":
+        texts = {field: b"x" * 8_000_000}
+    refs = [chunk_ref(0, i, **texts) for i in range(3)]
+    started = time.process_time()
+    with pytest.raises(FormatError, match="longer than"):
+        decode(craft.manifest(refs))
+    assert time.process_time() - started < 2
 
 
 def test_document_shared_by_thousands_of_nodes_is_refused() -> None:

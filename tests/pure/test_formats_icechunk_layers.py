@@ -226,7 +226,7 @@ def test_columns_agree_with_tables_read_one_by_one() -> None:
     assert columns.has(1).tolist() == [t.string(1) is not None for t in one_by_one]
     rows = columns.has(0)
     assert columns.integers(0, rows, 1).tolist() == [i % 256 for i in range(500) if i % 3]
-    starts, lengths, codes = memory.distinct(columns.vectors(1, columns.has(1)))
+    starts, lengths, codes = memory.distinct(columns.vectors(1, columns.has(1)), 1000)
     texts = [bytes(memory.cut(starts[i : i + 1], lengths[i : i + 1])) for i in range(len(starts))]
     assert len(set(texts)) == len(texts)
     expected = [t.string(1) for t in one_by_one if t.string(1) is not None]
@@ -242,7 +242,7 @@ def test_distinct_vectors_are_told_apart_even_if_hashes_collide(blobs, collide) 
     if collide:
         memory._hash = lambda starts, lengths: np.zeros(len(starts), np.uint64)  # type: ignore[method-assign]
     tables = Tables(memory, memory.follow(start + 4 * np.arange(count)), (4,))
-    starts, lengths, codes = memory.distinct(tables.vectors(0, np.ones(count, np.bool_)))
+    starts, lengths, codes = memory.distinct(tables.vectors(0, np.ones(count, np.bool_)), 1000)
     assert len(starts) == len(set(blobs))
     assert [bytes(memory.cut(starts[[c]], lengths[[c]])) for c in codes] == blobs
 

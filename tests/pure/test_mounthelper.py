@@ -280,7 +280,9 @@ def test_every_exit_code_has_a_meaning_for_mount_8() -> None:
     assert EXIT_CODES.keys() == codes | {0}
     assert {EXIT_CODES[exits.USAGE], EXIT_CODES[exits.DENIED]} == {mounthelper.REFUSED}
     assert {EXIT_CODES[exits.UNEXPECTED], EXIT_CODES[exits.NO_FUSE]} == {mounthelper.SYSTEM_ERROR}
-    others = codes - {exits.USAGE, exits.DENIED, exits.UNEXPECTED, exits.NO_FUSE}
+    assert EXIT_CODES[exits.INTERRUPTED] == mounthelper.INTERRUPTED
+    named = {exits.USAGE, exits.DENIED, exits.UNEXPECTED, exits.NO_FUSE, exits.INTERRUPTED}
+    others = codes - named
     assert {EXIT_CODES[code] for code in others} == {mounthelper.FAILED}
 
 

@@ -141,6 +141,12 @@ class DiskCache:
             self._bytes_read += len(data)
         return data
 
+    async def has(self, key: EntryKey) -> bool:
+        """Whether there is an entry for *key*, unread and unverified. Counts as no use. Never raises."""
+        if not key.is_storable:
+            return False
+        return bool(await self._read(key.location, self._find, key))
+
     async def put(self, key: EntryKey, data: bytes | memoryview) -> None:
         """Store *data* as the bytes of *key*, if the disk is willing. Never raises.
 
@@ -191,6 +197,9 @@ class DiskCache:
                 await self._evict()
             except OSError as problem:
                 self._health.turn_off(problem)
+            except Exception:
+                # Nobody waits for a pass, and a cache must not end a mount.
+                logger.exception("nothing was evicted: this is a bug in vzfs, please report it")
 
     async def _evict(self, room: int = 0, share: int = 0) -> None:
         """Make one pass, for a write of *room* bytes; where *share* is not 0, free one part in *share* at least."""
@@ -328,6 +337,9 @@ class DiskCache:
                 return None
             check_entry(key, *found)
             return found[1]
+
+    def _find(self, key: EntryKey) -> bool:
+        return self._folder.has(entry_name(key), key.length, MAX_HEADER)
 
     def _load_version(self, location: str) -> str | None:
         name = record_name(location)

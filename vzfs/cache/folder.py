@@ -89,6 +89,17 @@ class CacheFolder:
                 return None
             raise
 
+    def has(self, name: str, length: int, max_header: int) -> bool:
+        """Whether there is a file *name* of a size that a header and *length* bytes can have."""
+        try:
+            with self._open() as folder:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        except OSError as problem:
+            if problem.errno in _ABSENT:
+                return False
+            raise
+        return stat.S_ISREG(status.st_mode) and 0 < status.st_size - length <= max_header
+
     def write(self, name: str, *buffers: bytes | memoryview) -> None:
         """Store *buffers* as the file *name*, in place of what was there."""
         try:
@@ -153,7 +164,7 @@ class CacheFolder:
                 if is_ours and status.st_mtime_ns - moment > TOUCH_AFTER * 10**9:
                     with contextlib.suppress(OSError):
                         os.utime(name, ns=(moment, moment), dir_fd=fd, follow_symlinks=False)
-                used = min(status.st_mtime_ns, moment)
+                used = _used_at(status, moment)
                 if _STORED.match(name):
                     used_at.append(used)
                     sizes.append(_size(status))
@@ -173,7 +184,7 @@ class CacheFolder:
             for name, status in list(_files(fd)):
                 if not _STORED.match(name):
                     continue
-                used, size = min(status.st_mtime_ns, moment), _size(status)
+                used, size = _used_at(status, moment), _size(status)
                 if used == cut.before and freed_at < cut.at:
                     freed_at += size
                 elif used >= cut.before:
@@ -328,3 +339,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _size(status: os.stat_result) -> int:
     """Return what a file takes: of its length and its blocks the larger, as some count late or compress."""
     return max(status.st_size, status.st_blocks * 512)
+
+
+def _used_at(status: os.stat_result, moment: int) -> int:
+    """Return when a file was used last, in nanoseconds since the epoch: neither before it nor after *moment*."""
+    return max(min(status.st_mtime_ns, moment), 0)

@@ -13,6 +13,8 @@ DAMAGED: Final = 6
 MOUNTPOINT: Final = 7
 BUSY: Final = 8
 NO_FUSE: Final = 9
+INTERRUPTED: Final = 130
+"""What shells make of SIGINT."""
 
 _CODES: Final = {
     ErrorKind.BAD_USAGE: USAGE,

@@ -1,5 +1,6 @@
 """The `vzfs` command: its subcommands, and what becomes of their errors."""
 
+import difflib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Final
 import click
 
 from vzfs import __version__
-from vzfs.cli.exits import error_in, exit_code
+from vzfs.cli.exits import INTERRUPTED, USAGE, error_in, exit_code
 
 _COMMANDS: Final = {
     "mount": "mounting",
@@ -28,7 +29,11 @@ class _Subcommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            return None
+            close = difflib.get_close_matches(cmd_name, _COMMANDS, 1)
+            ctx.fail(
+                f"there is no command {cmd_name!r}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+            )
         module = importlib.import_module(f"vzfs.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
@@ -44,12 +49,26 @@ def vzfs() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with a documented code."""
+    """Run the command line and exit with a documented code; an error is one line."""
     try:
-        vzfs.main(arguments, prog_name="vzfs", standalone_mode=True)
+        code = vzfs.main(arguments, prog_name="vzfs", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as wanted:
+        click.echo(wanted.format_message(), err=True)
+        sys.exit(USAGE)
+    except click.ClickException as wrong:
+        command = (
+            wrong.ctx.command_path if isinstance(wrong, click.UsageError) and wrong.ctx else "vzfs"
+        )
+        message = " ".join(wrong.format_message().split()).removesuffix(".")
+        click.echo(f"vzfs: {message}: see `{command} --help`", err=True)
+        sys.exit(USAGE)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("vzfs: interrupted", err=True)
+        sys.exit(INTERRUPTED)
     except Exception as failure:
         error = error_in(failure)
         if error is None:
             raise
         click.echo(f"vzfs: {error}", err=True)
         sys.exit(exit_code(error))
+    sys.exit(code if isinstance(code, int) else 0)

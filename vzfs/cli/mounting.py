@@ -11,8 +11,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,9 +21,12 @@ import click
 from vzfs import mounttable
 from vzfs.cli.exits import error_in, exit_code
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.cli.terminal import waiting
 from vzfs.config import Config
 from vzfs.errors import ErrorKind, MountError
 from vzfs.observe import default_log_file, set_up_logging, unwritable
+
+_URL = re.compile(r"[a-z0-9]+:/")
 
 
 class _Umask(click.ParamType[int]):
@@ -71,6 +74,8 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
     `vzfs umount MOUNTPOINT` ends it. Virtual chunks are readable below the prefixes that --allow
     or a configuration file names, and nowhere else.
     """
+    if _URL.match(str(mountpoint)):
+        raise click.UsageError("the source comes first, then the mountpoint")
     mountpoint = mounttable.resolve(mountpoint)
     run = {name: given.pop(name) for name in ("foreground", "log_file", "verbose", "announce_fd")}
     look = {name: given.pop(name) for name in ("uid", "gid", "umask", "allow_other")}
@@ -80,7 +85,7 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
             _serve_in_background(config, mountpoint, look, run, pipe)
     elif run["foreground"]:
         set_up_logging(run["log_file"], run["verbose"])
-        _serve(config, mountpoint, look, lambda _: None)
+        _serve(config, mountpoint, look, lambda message, notes: None)
     else:
         mounttable.check_mountpoint(mountpoint)
         log_file = run["log_file"] or default_log_file(mountpoint, os.environ)
@@ -88,7 +93,10 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
 
 
 def _serve(
-    config: Config, mountpoint: Path, look: dict[str, Any], announce: Callable[[str], None]
+    config: Config,
+    mountpoint: Path,
+    look: dict[str, Any],
+    announce: Callable[[str, Sequence[str]], None],
 ) -> None:
     """Mount, and serve until unmounted."""
     import trio
@@ -125,7 +133,7 @@ def _start_daemon(source: str, mountpoint: Path, log_file: Path | None) -> None:
         )
         os.close(writing)
         try:
-            with _waiting(f"opening {source}"):
+            with waiting(f"opening {source}"):
                 line = said.readline()
         except KeyboardInterrupt:
             daemon.send_signal(signal.SIGTERM)
@@ -142,6 +150,8 @@ def _start_daemon(source: str, mountpoint: Path, log_file: Path | None) -> None:
         click.echo(f"vzfs: {outcome['error']}", err=True)
         sys.exit(outcome["exit"])
     click.echo(outcome["mounted"])
+    for note in outcome["notes"]:
+        click.echo(f"note: {note}")
     if log_file is not None:
         click.echo(f"log: {log_file}")
 
@@ -157,25 +167,16 @@ def _stderr_of_daemon(log_file: Path | None) -> IO[bytes]:
         raise unwritable(log_file, error) from None
 
 
-def _waiting(message: str) -> AbstractContextManager[object]:
-    """Show *message* while a terminal waits."""
-    if not sys.stderr.isatty():
-        return nullcontext()
-    from rich.console import Console
-
-    return Console(stderr=True).status(message)
-
-
 def _serve_in_background(
     config: Config, mountpoint: Path, look: dict[str, Any], run: dict[str, Any], pipe: IO[str]
 ) -> None:
     """Be the daemon: say once to *pipe* what became of the mount, and serve it."""
 
-    def announce(message: str) -> None:
+    def announce(message: str, notes: Sequence[str]) -> None:
         # Not before: autofs lets only the process group of the automounter make the mount.
         with suppress(PermissionError):  # a group of its own already
             os.setsid()
-        _say(pipe, {"mounted": message})
+        _say(pipe, {"mounted": message, "notes": list(notes)})
 
     try:
         set_up_logging(run["log_file"], run["verbose"])
@@ -210,7 +211,7 @@ def umount(mountpoint: Path, *, lazy: bool) -> None:
             ErrorKind.NOT_MOUNTED,
             "no vzfs mount is here",
             where=str(mountpoint),
-            advice="see: mount -t fuse.vzfs",
+            advice="`findmnt -t fuse.vzfs` lists them",
         )
     program = shutil.which("fusermount3")
     if program is None:

@@ -41,15 +41,15 @@ _ACCESS: list[Decorator] = [
     ),
 ]
 _STORE: list[Decorator] = [
-    click.option("--region", help="Region of S3 buckets."),
-    click.option("--endpoint", metavar="URL", help="Endpoint of S3 buckets that are not on AWS."),
-    click.option("--anonymous", is_flag=True, help="Send no credentials to S3."),
+    click.option("--region", help="Region of S3 buckets that no [[bucket]] describes."),
+    click.option("--endpoint", metavar="URL", help="Their endpoint, where they are not on AWS."),
+    click.option("--anonymous", is_flag=True, help="Send them no credentials."),
     click.option(
         "--path-style/--virtual-host-style",
         default=None,
         help="Put the bucket into the path (default with --endpoint) or into the host name.",
     ),
-    click.option("--allow-http", is_flag=True, help="Allow an S3 endpoint without TLS."),
+    click.option("--allow-http", is_flag=True, help="Allow their endpoint to be without TLS."),
     click.option("--config", metavar="FILE", help="Read this file instead of the user's own."),
     click.option(
         "--deadline",

@@ -17,12 +17,14 @@ from rich.tree import Tree as TreeView
 
 from vzfs.access import Access
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.cli.terminal import waiting
 from vzfs.config import Config
 from vzfs.errors import VzfsError
 from vzfs.model.manifest import ChunkKind, Manifest
+from vzfs.model.moment import format_time
 from vzfs.model.snapshot import Array, SnapshotInfo
 from vzfs.mount import open_repository_of, open_source
-from vzfs.repository import ArrayRefs, Checkout, format_time
+from vzfs.repository import ArrayRefs, Checkout
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -55,7 +57,8 @@ def refs(source: str, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -
         found = await (await open_repository_of(config)).refs()
         return {"branches": dict(found.branches), "tags": dict(found.tags)}
 
-    found = trio.run(read)
+    with waiting(f"opening {source}"):
+        found = trio.run(read)
     if as_json:
         click.echo(json.dumps(found, indent=2))
         return
@@ -85,7 +88,8 @@ def log(source: str, *, limit: int | None, as_json: bool, **given: Any) -> None:
                 break
         return found
 
-    history = trio.run(read)
+    with waiting(f"reading the history of {source}"):
+        history = trio.run(read)
     if as_json:
         lines = [
             {
@@ -109,11 +113,13 @@ def log(source: str, *, limit: int | None, as_json: bool, **given: Any) -> None:
 
 async def _survey(config: Config) -> dict[str, Any]:
     """Load every manifest of a snapshot and count what it refers to."""
-    opened = await open_source(config)
+    with waiting(f"opening {config.source}"):
+        opened = await open_source(config)
     checkout = opened.checkout
     sources: dict[str, _SourceCount] = {}
     nodes = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         for node in progress.track(checkout.snapshot.nodes, description="reading manifests"):
             if isinstance(node, Array):
                 nodes.append(await _survey_array(node, checkout, opened.access, sources))

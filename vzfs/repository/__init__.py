@@ -1,7 +1,7 @@
 """Repositories: a ref becomes a snapshot, and manifests load when first needed, once each."""
 
 from vzfs.repository.arrayrefs import ArrayRefs
-from vzfs.repository.refs import Refs, format_time
+from vzfs.repository.refs import Refs
 from vzfs.repository.repository import (
     Checkout,
     Repository,
@@ -15,6 +15,5 @@ __all__ = [
     "Refs",
     "Repository",
     "check_out",
-    "format_time",
     "open_repository",
 ]

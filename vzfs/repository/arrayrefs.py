@@ -5,8 +5,9 @@ While one cannot be loaded, what it may hold is unknown: `find`, `has_any` and `
 guess "absent". After `load` the answers come from memory, without a checkpoint.
 """
 
+import functools
 import heapq
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -18,6 +19,8 @@ from vzfs.model.snapshot import Array
 
 RETRY_AFTER: Final = 5.0
 """Seconds for which a manifest that could not be loaded is not tried again."""
+MAX_LOADS: Final = 8
+"""Manifests of one array that load at a time; each is held whole while it is decoded."""
 _ROWS: Final = 4096
 """Rows turned into Python objects at a time while listing."""
 
@@ -42,28 +45,46 @@ class ArrayRefs:
         self._parts: list[Manifest | _Failure | None] = [None] * len(array.manifests)
         ranges = [m.extents.ranges for m in array.manifests]
         shape = (len(ranges), len(array.grid.shape), 2)
+        self._loading = trio.Semaphore(MAX_LOADS)
         self._extents = np.array(ranges, np.int64).reshape(shape)
 
     async def load(self, prefix: tuple[int, ...]) -> None:
         """Load every manifest that may hold a chunk whose coordinates begin with *prefix*."""
-        now = trio.current_time()
-        missing = [
-            i
-            for i in self._meeting(prefix)
-            if (part := self._parts[i]) is None
-            or (isinstance(part, _Failure) and part.until <= now)
-        ]
-        if not missing:
-            return
-        async with trio.open_nursery() as nursery:
-            for i in missing:
-                nursery.start_soon(self._load_part, i)
+        missing = [i for i in self._meeting(prefix) if self._is_due(i)]
+        if len(missing) == 1:
+            await self._load_part(missing[0])
+        elif missing:
+            async with trio.open_nursery() as nursery:
+                for i in missing:
+                    nursery.start_soon(self._load_part, i)
+
+    def _is_due(self, i: int) -> bool:
+        part = self._parts[i]
+        return part is None or (isinstance(part, _Failure) and part.until <= trio.current_time())
 
     async def _load_part(self, i: int) -> None:
-        try:
-            self._parts[i] = await self._load(self.array.manifests[i].id)
-        except VzfsError as error:
-            self._parts[i] = _Failure(error)
+        async with self._loading:
+            try:
+                self._parts[i] = await self._load(self.array.manifests[i].id)
+            except VzfsError as error:
+                self._parts[i] = _Failure(error)
+
+    async def has_any(self, prefix: tuple[int, ...]) -> bool:
+        """Whether a chunk's coordinates begin with *prefix*.
+
+        Loads no more manifests than it takes to know. Raises the VzfsError for which one that would know
+        could not be loaded.
+        """
+        low, high = self.array.grid.span(prefix)
+        meeting = self._meeting(prefix)
+        for i in sorted(meeting, key=self._is_due):
+            if self._is_due(i):
+                await self._load_part(i)
+            part = self._parts[i]
+            if isinstance(part, Manifest) and part.has_any(low, high):
+                return True
+        _raise_first_failure([self._parts[i] for i in meeting])
+        return False
 
     def find(self, coords: tuple[int, ...]) -> ChunkRef | None:
         """Return the ref of the chunk at *coords*, or None if the snapshot has none there.
@@ -71,47 +92,64 @@ class ArrayRefs:
         Raises the VzfsError for which the manifest that would know could not be loaded.
         """
         flat = self.array.grid.ravel(coords)
-        for part in self._loaded(coords):
-            if (row := part.row(flat)) is not None:
+        parts = [self._parts[i] for i in self._meeting(coords)]
+        for part in parts:
+            if isinstance(part, Manifest) and (row := part.row(flat)) is not None:
                 return part.ref(row)
-        return None
-
-    def has_any(self, prefix: tuple[int, ...]) -> bool:
-        """Whether a chunk's coordinates begin with *prefix*. Raises as `find` does."""
-        low, high = self.array.grid.span(prefix)
-        parts = [self._parts[i] for i in self._meeting(prefix)]
-        if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
-            return True
         _raise_first_failure(parts)
-        return False
+        return None
 
     def children(self, prefix: tuple[int, ...], first: int = 0) -> Iterator[Child]:
         """Yield the next coordinates below *prefix*, from *first* on, ascending, each once.
 
-        Memory does not grow with their number. Raises as `find` does.
+        Memory does not grow with their number, nor the time to the first with that of the manifests. Raises as
+        `find` does.
         """
-        strides = self.array.grid.strides
+        axis = len(prefix)
         low, high = self.array.grid.span(prefix)
-        stride = strides[len(prefix)]
-        runs = [_children_of(part, low, high, stride, first) for part in self._loaded(prefix)]
+        stride = self.array.grid.strides[axis]
+        runs = [
+            (span, functools.partial(_children_of, part, low, high, stride, first))
+            for span, part in self._spans(prefix, axis)
+            if span[1] > first
+        ]
         previous = -1
-        for child in heapq.merge(*runs):
+        for child in _in_turn(runs):
             if child[0] != previous:
                 previous = child[0]
                 yield child
 
     def all_chunks(self, first: int = 0) -> Iterator[Child]:
         """Yield flat index and length of every chunk from the index *first* on. Raises as `find` does."""
-        runs = [_leaves(part, 0, self.array.grid.size, first) for part in self._loaded(())]
-        return heapq.merge(*runs)
+        size = self.array.grid.size
+        stride = self.array.grid.strides[0] if self.array.grid.shape else 1
+        runs = [
+            (span, functools.partial(_leaves, part, 0, size, first))
+            for span, part in self._spans((), 0)
+            if span[1] * stride > first
+        ]
+        return _in_turn(runs)
 
-    def count(self) -> int:
-        """Return the number of chunks in all loaded manifests. Raises as `find` does."""
-        return sum(len(part) for part in self.manifests())
+    def _spans(self, prefix: tuple[int, ...], axis: int) -> list[tuple[tuple[int, int], Manifest]]:
+        """Return the distinct manifests that may hold chunks below *prefix*, each with where it begins and ends.
+
+        One file may speak for several regions of an array; its rows are counted once.
+        """
+        meeting = self._meeting(prefix)
+        _raise_first_failure([self._parts[i] for i in meeting])
+        found: dict[int, tuple[tuple[int, int], Manifest]] = {}
+        is_scalar = not self.array.grid.shape
+        spans = [(0, 1)] * len(meeting) if is_scalar else self._extents[meeting, axis].tolist()
+        for i, (low, high) in zip(meeting, spans, strict=True):
+            part = self._parts[i]
+            if isinstance(part, Manifest):
+                known = found.get(id(part), ((low, high), part))[0]
+                found[id(part)] = (min(known[0], low), max(known[1], high)), part
+        return sorted(found.values(), key=lambda item: item[0])
 
     def manifests(self) -> list[Manifest]:
         """Return the distinct manifests of the array. Raises as `find` does."""
-        return self._loaded(())
+        return [part for _, part in self._spans((), 0)]
 
     def _meeting(self, prefix: tuple[int, ...]) -> list[int]:
         head = self._extents[:, : len(prefix)]
@@ -120,11 +158,20 @@ class ArrayRefs:
         found: list[int] = np.flatnonzero(meets).tolist()
         return found
 
-    def _loaded(self, prefix: tuple[int, ...]) -> list[Manifest]:
-        parts = [self._parts[i] for i in self._meeting(prefix)]
-        _raise_first_failure(parts)
-        # One file may speak for several regions of an array; its rows are counted once.
-        return list({id(part): part for part in parts if isinstance(part, Manifest)}.values())
+
+def _in_turn(
+    runs: Sequence[tuple[tuple[int, int], Callable[[], Iterator[Child]]]],
+) -> Iterator[Child]:
+    """Merge *runs*, sorted by where they begin; none is begun before its turn comes."""
+    begun: list[Callable[[], Iterator[Child]]] = []
+    end = 0
+    for (low, high), run in runs:
+        if begun and low >= end:
+            yield from heapq.merge(*(start() for start in begun))
+            begun = []
+        begun.append(run)
+        end = max(end, high)
+    yield from heapq.merge(*(start() for start in begun))
 
 
 def _raise_first_failure(parts: list[Manifest | _Failure | None]) -> None:

@@ -99,7 +99,8 @@ class _Files:
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Read one snapshot."""
         key = f"snapshots/{snapshot_id}"
-        return await _decode(self._storage, key, decode_snapshot, await self._file(key))
+        decode = functools.partial(decode_snapshot, expected_id=snapshot_id)
+        return await _decode(self._storage, key, decode, await self._file(key))
 
     async def manifest(
         self, manifest_id: str, wanted: Mapping[bytes, WantedArray]
@@ -270,7 +271,9 @@ def _ref_name(name: str) -> str:
 async def _decode[*A, R](storage: Storage, key: str, decode: Callable[[*A], R], *args: *A) -> R:
     """Call *decode* in a thread. Raises FormatError that names the file *key*."""
     try:
-        return await trio.to_thread.run_sync(decode, *args, limiter=_decoders)
+        return await trio.to_thread.run_sync(
+            decode, *args, limiter=_decoders, abandon_on_cancel=True
+        )
     except FormatError as error:
         raise FormatError(
             error.kind,

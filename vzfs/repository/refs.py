@@ -1,12 +1,12 @@
 """The refs of a repository, and choosing among snapshots."""
 
 import dataclasses
-import datetime
 import re
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Final
 
 from vzfs.errors import ErrorKind, RepositoryError
+from vzfs.model.moment import format_time
 from vzfs.model.snapshot import SnapshotInfo
 
 MAX_SUGGESTIONS: Final = 8
@@ -27,8 +27,13 @@ def missing_ref(kind: str, name: str, known: Iterable[str]) -> RepositoryError:
     return RepositoryError(
         ErrorKind.REF_NOT_FOUND,
         f"there is no {kind} {name!r} in the repository",
-        advice=f"it has {shown}" if names else "`vzfs refs SOURCE` lists what it has",
+        advice=f"it has {shown}" if names else _where_to_look(kind),
     )
+
+
+def _where_to_look(kind: str) -> str:
+    command = "log" if kind == "snapshot" else "refs"
+    return f"`vzfs {command} SOURCE` lists what it has"
 
 
 def choose_snapshot(beginning: str, known: Iterable[str]) -> str:
@@ -73,9 +78,3 @@ async def latest_by(history: AsyncIterator[SnapshotInfo], moment: int) -> str:
         f"the branch had no snapshot yet at {format_time(moment)}",
         advice=first,
     )
-
-
-def format_time(nanoseconds: int) -> str:
-    """Write a time since the Unix epoch as ISO 8601 in UTC, to the second."""
-    moment = datetime.datetime.fromtimestamp(nanoseconds // 10**9, datetime.UTC)
-    return moment.isoformat().replace("+00:00", "Z")

@@ -27,6 +27,11 @@ from vzfs.repository.refs import Refs
 from vzfs.repository.storage import Storage
 from vzfs.source import Fetcher
 
+_ADVICE: Final = {
+    "file": "check the path",
+    "s3": "check bucket and path, and --region, --endpoint and credentials",
+}
+
 
 class Repository(Protocol):
     """What every format of repository can be asked."""
@@ -69,7 +74,7 @@ async def open_repository(fetcher: Fetcher, access: Access) -> Repository:
             ErrorKind.NOT_A_REPOSITORY,
             "there is no Icechunk repository here",
             where=str(access.repository),
-            advice="check the path and, for an object store, region, endpoint and credentials",
+            advice=_ADVICE.get(access.repository.scheme, "check the address"),
         )
     return repository
 
@@ -83,7 +88,7 @@ class Checkout:
         self.ref: Final = ref
         self._wanted: dict[str, dict[bytes, WantedArray]] = {}
         for node in snapshot.nodes:
-            if isinstance(node, Array):
+            if isinstance(node, Array) and not node.problem:
                 for manifest_id, extents in _by_manifest(node).items():
                     wanted = self._wanted.setdefault(manifest_id, {})
                     wanted[node.id] = WantedArray(node.grid, extents)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
 from urllib3.exceptions import TimeoutError as Urllib3Timeout
 
 import vzfs
@@ -239,7 +239,8 @@ def _unreachable(problem: Exception, where: str) -> SourceError | Transient:
             where=where,
             advice="name the certificates of a private authority in SSL_CERT_FILE",
         )
-    return Transient(SourceError(ErrorKind.SOURCE_UNREACHABLE, reason, where=where))
+    advice = "check how it is written" if isinstance(problem, NameResolutionError) else ""
+    return Transient(SourceError(ErrorKind.SOURCE_UNREACHABLE, reason, where=where, advice=advice))
 
 
 def _is_short(problem: Exception) -> bool:

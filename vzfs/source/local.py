@@ -179,9 +179,7 @@ def _verify(wanted: AuthorizedRange, found: os.stat_result, pinned: str | None =
     if isinstance(checksum, LastModified):
         seconds = found.st_mtime_ns // 10**9
         if seconds > checksum.seconds:
-            raise versions.changed(
-                f"unmodified since {checksum.seconds}", f"modified at {seconds}", where
-            )
+            raise versions.changed(*versions.dates(checksum.seconds, seconds), where)
     version = _version(found)
     if pinned is not None and version != pinned:
         raise versions.changed(f"version {pinned}", version, where)

@@ -167,7 +167,7 @@ def _endpoint(bucket: str, options: StoreOptions, where: str) -> str:
             ErrorKind.SOURCE_DENIED,
             "the endpoint is plain http:, which is not allowed",
             where=where,
-            advice="allow it with allow_http, if the network can be trusted",
+            advice="allow it with --allow-http, or allow-http in its [[bucket]], if the network can be trusted",
         )
     if options.path_style is False and not parts.netloc.startswith(f"{bucket}."):
         parts = parts._replace(netloc=f"{bucket}.{parts.netloc}")

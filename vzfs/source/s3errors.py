@@ -100,7 +100,7 @@ def _generic(text: str, where: str, key: str | None) -> SourceError | Transient:
             ErrorKind.SOURCE_DENIED,
             "the endpoint, or a redirect, is plain http:, which is not allowed",
             where=where,
-            advice="allow it with allow_http, if the network can be trusted",
+            advice="allow it with --allow-http, or allow-http in its [[bucket]], if the network can be trusted",
         )
     if "kind: Connect," in text:
         return _unreachable("the server cannot be connected to", where)
@@ -138,7 +138,7 @@ def _denied(what: str, where: str) -> SourceError:
         what,
         where=where,
         advice="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (profiles are not read), or read "
-        "a public bucket anonymously; a missing object looks like this too, to who may not list",
+        "a public bucket with --anonymous; a missing object looks like this too, to who may not list",
     )
 
 

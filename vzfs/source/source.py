@@ -14,6 +14,7 @@ import trio
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
+from vzfs.model.location import Location, Prefix
 from vzfs.source.fetcher import Fetched, SourceStatistics, Timing
 from vzfs.source.http import Http
 from vzfs.source.local import LocalFiles
@@ -22,14 +23,20 @@ from vzfs.source.s3 import S3
 from vzfs.source.wire import Backend, Tally, Transient
 
 DEFAULT_TIMING: Final = Timing()
+HOST_SHARE: Final = 4
+"""One part in so many of all requests under way is the most that one host gets."""
 
 
 class Source:
-    """Reads files, S3 objects and HTTP objects, as authorized. *limiter* bounds the threads in use."""
+    """Reads files, S3 objects and HTTP objects, as authorized.
+
+    *limiter* bounds the threads in use; one bucket or server gets a part of them, so that a dead one leaves the others alone.
+    """
 
     def __init__(self, timing: Timing = DEFAULT_TIMING, *, limiter: trio.CapacityLimiter) -> None:
         self._timing = timing
         self._limiter = limiter
+        self._hosts: dict[tuple[str, str], _HostLimiter] = {}
         self._tally = Tally()
         http = Remote(Http(timing, self._tally))
         self._backends: dict[str, Backend] = {
@@ -41,47 +48,52 @@ class Source:
 
     async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
         """Return the bytes of *wanted*, of the *pinned* version if given. Raises SourceError."""
-        where = str(wanted.location)
-        backend = self._backend(wanted.location.scheme, where)
-        return await self._persist(where, lambda until: backend.fetch(wanted, pinned, until))
+        backend = self._backend(wanted.location)
+        return await self._persist(
+            wanted.location, lambda until: backend.fetch(wanted, pinned, until)
+        )
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises SourceError."""
-        where = str(wanted.location)
-        backend = self._backend(wanted.location.scheme, where)
-        return await self._persist(where, lambda until: backend.version(wanted, until))
+        backend = self._backend(wanted.location)
+        return await self._persist(wanted.location, lambda until: backend.version(wanted, until))
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Return the keys below a prefix, relative to it. Raises SourceError."""
-        where = str(below.prefix)
-        backend = self._backend(below.prefix.scheme, where)
-        return await self._persist(where, lambda until: backend.list(below, until))
+        backend = self._backend(below.prefix)
+        return await self._persist(below.prefix, lambda until: backend.list(below, until))
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""
         return self._tally.statistics()
 
-    def _backend(self, scheme: str, where: str) -> Backend:
-        backend = self._backends.get(scheme)
+    def _backend(self, place: Location | Prefix) -> Backend:
+        backend = self._backends.get(place.scheme)
         if backend is None:
             self._tally.add("errors")
             raise SourceError(
                 ErrorKind.BAD_LOCATION,
-                f"{scheme}: locations are not supported yet",
-                where=where,
+                f"{place.scheme}: locations are not supported yet",
+                where=str(place),
                 advice=f"supported are {', '.join(sorted(self._backends))}",
             )
         return backend
 
-    async def _persist[T](self, where: str, work: Callable[[float], T]) -> T:
+    async def _persist[T](self, place: Location | Prefix, work: Callable[[float], T]) -> T:
         """Do *work* in a thread, again as long as it fails in ways that may pass and time is left."""
+        host = (place.scheme, place.authority)
+        limiter = self._hosts.get(host)
+        if limiter is None:
+            limiter = self._hosts[host] = _HostLimiter(self._limiter)
         try:
-            return await self._attempts(where, work)
+            return await self._attempts(str(place), work, limiter)
         except SourceError:
             self._tally.add("errors")
             raise
 
-    async def _attempts[T](self, where: str, work: Callable[[float], T]) -> T:
+    async def _attempts[T](
+        self, where: str, work: Callable[[float], T], limiter: "_HostLimiter"
+    ) -> T:
         timing = self._timing
         until = time.monotonic() + timing.deadline
         last: SourceError | None = None
@@ -90,7 +102,10 @@ class Source:
             while True:
                 try:
                     return await trio.to_thread.run_sync(
-                        work, until, limiter=self._limiter, abandon_on_cancel=True
+                        work,
+                        until,
+                        limiter=limiter,  # type: ignore[arg-type]  # any two such methods will do
+                        abandon_on_cancel=True,
                     )
                 except Transient as transient:
                     last = transient.error
@@ -111,6 +126,28 @@ class Source:
     def _pause(self, attempt: int) -> float:
         """Return how long to wait after an attempt, in seconds, with jitter against herds."""
         return self._timing.backoff * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret
+
+
+class _HostLimiter:
+    """What `trio.to_thread.run_sync` takes for a limiter: a place at one host, and then one of all."""
+
+    def __init__(self, overall: trio.CapacityLimiter) -> None:
+        self._overall = overall
+        self._own = trio.CapacityLimiter(max(overall.total_tokens // HOST_SHARE, 1))
+
+    async def acquire_on_behalf_of(self, borrower: object) -> None:
+        """Wait for a place."""
+        await self._own.acquire_on_behalf_of(borrower)
+        try:
+            await self._overall.acquire_on_behalf_of(borrower)
+        except BaseException:
+            self._own.release_on_behalf_of(borrower)
+            raise
+
+    def release_on_behalf_of(self, borrower: object) -> None:
+        """Give a place back."""
+        self._overall.release_on_behalf_of(borrower)
+        self._own.release_on_behalf_of(borrower)
 
 
 def _after(error: SourceError, attempts: int) -> SourceError:

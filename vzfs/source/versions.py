@@ -11,6 +11,7 @@ from typing import Final
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified
+from vzfs.model.moment import format_time
 from vzfs.source.wire import Precondition, Seen
 
 MAX_ETAG_LENGTH: Final = 1024
@@ -48,17 +49,26 @@ def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> st
     if isinstance(checksum, ETag):
         if seen.etag is None:
             raise _untold("an ETag, which the reference names", where)
-        if ETag(seen.etag).opaque != checksum.opaque:
+        found = ETag(seen.etag)
+        if found.opaque != checksum.opaque or (found.is_weak and not checksum.is_weak):
             raise changed(f"etag {checksum.value!r}", f"{seen.etag!r}", where)
     elif isinstance(checksum, LastModified):
         if seen.modified is None:
             raise _untold("a Last-Modified date, which the reference names", where)
         if seen.modified > checksum.seconds:
-            raise changed(f"unmodified since {checksum.seconds}", f"{seen.modified}", where)
+            raise changed(*dates(checksum.seconds, seen.modified), where)
     version = _version(seen, where)
     if pinned is not None and version != pinned:
         raise changed(f"version {pinned}", version, where)
     return version
+
+
+def dates(expected: int, found: int) -> tuple[str, str]:
+    """Say which date an object should not be younger than, and which it has; both in seconds."""
+    return (
+        f"unmodified since {format_time(expected * 10**9)}",
+        f"modified at {format_time(found * 10**9)}",
+    )
 
 
 def changed(expected: str, found: str, where: str) -> SourceError:

@@ -6,13 +6,14 @@ A node's window holds, in this order: its directory, its documents, its director
 Each snapshot has its own epoch of numbers; the first begins at 1, so that its root is FUSE's root.
 
 An array whose window would be larger than `MAX_WINDOW`, or would not fit into the epoch, has its
-keys numbered when they are first looked at, in a table of bounded size; a number that has left the table is
-stale and is looked up again.
+keys numbered when they are first looked at, in a table of bounded size from which what was not used longest leaves; its
+number is then stale, and the name is looked up again.
 """
 
 import bisect
 import itertools
 import math
+from collections import OrderedDict
 from typing import Final
 
 from vzfs.errors import ErrorKind, NameProblem
@@ -49,7 +50,7 @@ class Inodes:
             self._levels.append(levels)
             position += levels[-1] if levels else 0
         self._end = position
-        self._table: dict[int, Entry] = {}
+        self._table: OrderedDict[int, Entry] = OrderedDict()
         self._numbers: dict[Entry, int] = {}
         self._counter = itertools.count(_TABLE)
 
@@ -118,19 +119,22 @@ class Inodes:
 
     def _intern(self, entry: Entry) -> int:
         number = self._numbers.get(entry)
-        if number is None:
-            if len(self._table) >= MAX_TABLE:
-                oldest = next(iter(self._table))
-                del self._numbers[self._table.pop(oldest)]
-            number = next(self._counter)
-            self._table[number] = entry
-            self._numbers[entry] = number
+        if number is not None:
+            self._table.move_to_end(number)
+            return number
+        if len(self._table) >= MAX_TABLE:
+            _, oldest = self._table.popitem(last=False)
+            del self._numbers[oldest]
+        number = next(self._counter)
+        self._table[number] = entry
+        self._numbers[entry] = number
         return number
 
     def _interned(self, number: int) -> Entry:
         entry = self._table.get(number)
         if entry is None:
             raise _stale(number)
+        self._table.move_to_end(number)
         return entry
 
 

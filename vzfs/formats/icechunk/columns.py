@@ -66,8 +66,10 @@ class Memory:
         self.check(starts, lengths)
         return cut(self.buffer.data, starts, lengths)
 
-    def distinct(self, vectors: Ints) -> tuple[Ints, Ints, Ints]:
+    def distinct(self, vectors: Ints, max_length: int) -> tuple[Ints, Ints, Ints]:
         """Return (starts, lengths, codes): the distinct byte vectors among *vectors*, and which each is.
+
+        A vector of more than *max_length* bytes is refused, since comparing takes a pass over all for each 8 bytes.
 
         Vectors at one position are one; others are told apart by a hash of their bytes, and then compared byte for
         byte with the one that stands for them, as a hash may be made to collide.
@@ -76,6 +78,8 @@ class Memory:
         lengths = self.integers(positions, 4)
         starts = positions + 4
         self.check(starts, lengths)
+        if np.any(lengths > max_length):
+            raise corrupt(f"a text of the manifest is longer than {max_length} bytes")
         self.buffer.charge(int(lengths.sum()))
         if len(positions) < 2:
             return starts, lengths, shared

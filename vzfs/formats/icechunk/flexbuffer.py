@@ -14,6 +14,9 @@ from typing import Final
 from vzfs.errors import FormatError
 from vzfs.formats.icechunk.envelope import corrupt
 
+MAX_KEY: Final = 32 * 1024
+"""Bytes of a key, which may be the prefix of a container: four times as many as a location has characters."""
+
 MAX_DEPTH: Final = 100
 """Levels of nesting: JSON libraries stop at about as many, and Python's stack has room for them."""
 
@@ -65,6 +68,7 @@ class _Reader:
         self._data = data
         self._budget = 2 * len(data) + 16
         self._strings: dict[tuple[int, int], str] = {}
+        self._keys: dict[int, str] = {}
 
     def value(self, position: int, width: int, packed: int, depth: int) -> object:
         """Return the value of type *packed* whose slot of *width* bytes is at *position*."""
@@ -165,10 +169,13 @@ class _Reader:
         return target
 
     def _key(self, start: int) -> str:
-        end = self._data.find(b"\0", start)
-        if end < 0:
-            raise _outside()
-        return self._text(start, end)
+        key = self._keys.get(start)
+        if key is None:
+            end = self._data.find(b"\0", start, start + MAX_KEY + 1)
+            if end < 0:
+                raise corrupt(f"a FlexBuffers key does not end within {MAX_KEY} bytes")
+            key = self._keys[start] = self._text(start, end)
+        return key
 
     def _text(self, start: int, end: int) -> str:
         text = self._strings.get((start, end))

@@ -33,6 +33,12 @@ MAX_REGIONS: Final = 16
 
 _MAX_COORDINATE: Final = 2**32
 
+_MAX_TEXT: Final = 4 * MAX_LOCATION_LENGTH
+"""Bytes of a location or an etag: a character takes up to four, and what is compressed is hardly ever longer."""
+
+_MIN_REF: Final = 24
+"""Bytes of a payload that the smallest ref takes: its offset, a table, and a vector for its coordinates."""
+
 _INDEX, _INLINE, _OFFSET, _LENGTH, _CHUNK_ID, _LOCATION, _ETAG, _MODIFIED, _COMPRESSED = range(9)
 _WIDTHS: Final = (4, 4, 8, 8, OBJECT_ID_LENGTH, 4, 4, 4, 4)
 
@@ -88,6 +94,8 @@ def _ref_positions(memory: Memory, root: Table, nodes: Sequence[bytes]) -> tuple
         if number in found:
             raise corrupt("the manifest lists an array twice")
         start, count = array.required_vector(1, 4)
+        if count > buffer.size // _MIN_REF:
+            raise corrupt("the manifest says it has more refs than fit into it")
         offsets = np.frombuffer(buffer.data, "<u4", count, start).astype(np.int64)
         found[number] = start + 4 * np.arange(count, dtype=np.int64) + offsets
     order = sorted(found)
@@ -256,12 +264,12 @@ class _Columns:
         self._location[rows] = first + np.arange(len(keys))
 
     def _read_plain(self, refs: Tables, rows: Bools) -> None:
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_LOCATION, rows))
+        starts, lengths, codes = self._memory.distinct(refs.vectors(_LOCATION, rows), _MAX_TEXT)
         text = self._memory.cut(starts, lengths)
         self._location[rows] = self._strings.add(text, lengths) + codes
 
     def _read_packed(self, refs: Tables, rows: Bools, decoder: _LocationsDecoder) -> None:
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_COMPRESSED, rows))
+        starts, lengths, codes = self._memory.distinct(refs.vectors(_COMPRESSED, rows), _MAX_TEXT)
         if not len(starts):
             return
         unpacked = decoder.decode(self._memory, starts, lengths)
@@ -270,7 +278,7 @@ class _Columns:
 
     def _read_checksums(self, refs: Tables, virtual: Bools) -> None:
         tagged = virtual & refs.has(_ETAG)
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_ETAG, tagged))
+        starts, lengths, codes = self._memory.distinct(refs.vectors(_ETAG, tagged), _MAX_TEXT)
         for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
             raw = self._memory.buffer.data[start : start + length]
             try:

@@ -24,16 +24,22 @@ _ARRAY, _GROUP = 1, 2
 """The kinds of nodes: cases of a union, of which 0 is none."""
 
 
-def decode_snapshot(data: bytes) -> Snapshot:
-    """Decode one file of `snapshots/`. Raises FormatError."""
+def decode_snapshot(data: bytes, *, expected_id: str | None = None) -> Snapshot:
+    """Decode one file of `snapshots/`, which must say that it is *expected_id* where that is given.
+
+    Raises FormatError.
+    """
     envelope = open_envelope(data, FileType.SNAPSHOT)
     root = Buffer(envelope.payload).root()
     parent = root.fixed(1, OBJECT_ID_LENGTH)
     nodes = [_node(table) for table in root.required_tables(2)]
     nodes.sort(key=lambda node: node.path.encode())
     _check_hierarchy(nodes)
+    id_ = encode_id(root.required_fixed(0, OBJECT_ID_LENGTH))
+    if expected_id is not None and id_ != expected_id:
+        raise corrupt(f"the snapshot should be {expected_id} and is {id_}")
     return Snapshot(
-        id=encode_id(root.required_fixed(0, OBJECT_ID_LENGTH)),
+        id=id_,
         written_at=nanoseconds(root.u64(3)),
         message=root.required_string(4),
         metadata=decode_metadata(root.required_tables(5), envelope.spec_version),
@@ -109,8 +115,9 @@ def _check_path(path: str) -> None:
 
 
 def _check_hierarchy(nodes: Sequence[Node]) -> None:
-    """Raise FormatError if names of the sorted *nodes* collide, or a node has no group above it."""
+    """Raise FormatError if names or ids of the sorted *nodes* collide, or a node has no group above it."""
     groups: set[str] = set()
+    ids: set[bytes] = set()
     previous = ""
     for node in nodes:
         path = node.path
@@ -125,3 +132,7 @@ def _check_hierarchy(nodes: Sequence[Node]) -> None:
                 raise corrupt(f"the node {path!r} is named like a metadata document")
         if isinstance(node, Group):
             groups.add(path)
+        elif node.id in ids:
+            raise corrupt(f"the array {path!r} has the id of another")
+        else:
+            ids.add(node.id)

@@ -1,0 +1,9 @@
+"""Moments: nanoseconds since the Unix epoch, and how people read them."""
+
+import datetime
+
+
+def format_time(nanoseconds: int) -> str:
+    """Write a time since the Unix epoch as ISO 8601 in UTC, to the second."""
+    moment = datetime.datetime.fromtimestamp(nanoseconds // 10**9, datetime.UTC)
+    return moment.isoformat().replace("+00:00", "Z")
