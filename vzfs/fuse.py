@@ -2,7 +2,8 @@
 
 The only user of pyfuse3. An exception that left a handler would end the mount, so each handler
 is wrapped by `_total`: a `VzfsError` becomes the errno of the one table below, anything else
-becomes EIO and a traceback in the log. Names are bytes here and `str` (surrogateescape) everywhere above.
+becomes EIO and a traceback in the log. Names are bytes here, UTF-8 whatever
+the locale, and `str` (surrogateescape) everywhere above.
 """
 
 import contextlib
@@ -164,7 +165,7 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: InodeT, name: bytes, ctx: RequestContext
     ) -> EntryAttributes:
         try:
-            attrs = await self._filesystem.lookup(parent_inode, os.fsdecode(name))
+            attrs = await self._filesystem.lookup(parent_inode, _decode(name))
         except VzfsError as error:
             if error.kind is not ErrorKind.NO_SUCH_NAME:
                 raise
@@ -192,7 +193,7 @@ class Operations(pyfuse3.Operations):
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         entry = self._entry
         for name, attrs, position in await self._filesystem.children(fh, start_id):
-            encoded = os.fsencode(name)
+            encoded = _encode(name)
             if not pyfuse3.readdir_reply(token, encoded, self._answer(attrs, entry), position):
                 return
 
@@ -215,11 +216,11 @@ class Operations(pyfuse3.Operations):
 
     @_total
     async def getxattr(self, inode: InodeT, name: bytes, ctx: RequestContext) -> bytes:
-        return os.fsencode(await self._filesystem.xattr(inode, os.fsdecode(name)))
+        return _encode(await self._filesystem.xattr(inode, _decode(name)))
 
     @_total
     async def listxattr(self, inode: InodeT, ctx: RequestContext) -> Sequence[XAttrNameT]:
-        return [XAttrNameT(os.fsencode(name)) for name in await self._filesystem.xattrs(inode)]
+        return [XAttrNameT(_encode(name)) for name in await self._filesystem.xattrs(inode)]
 
     @_total
     async def statfs(self, ctx: RequestContext) -> pyfuse3.StatvfsData:
@@ -249,6 +250,14 @@ class Operations(pyfuse3.Operations):
 
     setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
     write = fsync = fsyncdir = setxattr = removexattr = create = _refuse
+
+
+def _decode(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _encode(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
 
 
 def options(source: str, *, allow_other: bool) -> set[str]:

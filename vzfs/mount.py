@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,8 @@ from vzfs.repository import Checkout, Repository, check_out, open_repository
 from vzfs.source import Source, Timing
 
 logger = logging.getLogger("vzfs.mount")
+
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 MAX_FETCHES: Final = 96
 """Requests to stores under way at a time, of all readers together; one host gets a quarter of them."""
@@ -110,16 +112,19 @@ async def mount(
                 report.problem,
                 report.url_prefix,
             )
-    fuse.init(
-        fuse.Operations(filesystem, options.ownership),
-        str(options.mountpoint),
-        fuse.options(_name_of(config), allow_other=options.allow_other),
-    )
-    try:
-        await _supervise(chunks, disk, rooms, lambda: _announce(options, opened, announce))
-    finally:
-        notify("STOPPING=1")
-        fuse.close()
+    with trio.open_signal_receiver(*_ENDING, signal.SIGUSR1) as signals:
+        fuse.init(
+            fuse.Operations(filesystem, options.ownership),
+            str(options.mountpoint),
+            fuse.options(_name_of(config), allow_other=options.allow_other),
+        )
+        try:
+            await _supervise(
+                chunks, disk, rooms, signals, lambda: _announce(options, opened, announce)
+            )
+        finally:
+            notify("STOPPING=1")
+            fuse.close()
 
 
 def _name_of(config: Config) -> str:
@@ -132,11 +137,12 @@ async def _supervise(
     chunks: Chunks,
     disk: DiskCache | None,
     rooms: dict[str, HasStatistics],
+    signals: AsyncIterator[int],
     announce: Callable[[], Awaitable[None]],
 ) -> None:
     failure: VzfsError | None = None
     async with trio.open_nursery() as nursery:
-        await nursery.start(_heed_signals, nursery.cancel_scope, rooms)
+        nursery.start_soon(_heed_signals, signals, nursery.cancel_scope, rooms)
         await nursery.start(chunks.run)
         if disk is not None:
             await nursery.start(disk.run)
@@ -160,21 +166,15 @@ async def _supervise(
 
 
 async def _heed_signals(
-    scope: trio.CancelScope,
-    rooms: dict[str, HasStatistics],
-    *,
-    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    signals: AsyncIterator[int], scope: trio.CancelScope, rooms: dict[str, HasStatistics]
 ) -> None:
-    ending = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    with trio.open_signal_receiver(*ending, signal.SIGUSR1) as received:
-        task_status.started()
-        async for number in received:
-            if number in ending:
-                logger.info("ending: %s", signal.Signals(number).name)
-                fuse.stop()
-                scope.deadline = min(scope.deadline, trio.current_time() + 2 * GRACE)
-            else:
-                logger.info("%s", describe(rooms))
+    async for number in signals:
+        if number in _ENDING:
+            logger.info("ending: %s", signal.Signals(number).name)
+            fuse.stop()
+            scope.deadline = min(scope.deadline, trio.current_time() + 2 * GRACE)
+        else:
+            logger.info("%s", describe(rooms))
 
 
 async def _announce(

@@ -61,7 +61,7 @@ def unwritable(log_file: Path, error: OSError) -> ConfigError:
 
 
 class _OneLine(logging.Formatter):
-    """A record is one line, whatever a hostile repository wrote into its names."""
+    """A record is one line, whatever a hostile repository wrote into its names; only a bug has a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
@@ -77,7 +77,7 @@ def default_log_file(mountpoint: Path, environ: Mapping[str, str]) -> Path | Non
     """
     if is_journal(2):
         return None
-    name = str(mountpoint).strip("/").replace("/", "-") + ".log"
+    name = str(mountpoint).strip("/").replace("-", "--").replace("/", "-") + ".log"
     state = environ.get("XDG_STATE_HOME") or environ.get("HOME", "") + "/.local/state"
     folder = Path(state) if state.startswith("/") and environ.get("HOME") else Path("/var/log")
     return folder / "vzfs" / name

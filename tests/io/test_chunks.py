@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from tests.fakes import FakeSource
-from vzfs.access import Access, AccessPolicy
+from vzfs import chunks
+from vzfs.access import Access, AccessPolicy, AuthorizedRange
 from vzfs.cache import DiskCache, MemoryCache
 from vzfs.chunks import REMEMBER_FAILURE, Chunks
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
@@ -15,6 +16,7 @@ from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 from vzfs.plan import BLOCK, WHOLE_LIMIT
+from vzfs.source import Fetched
 
 URL = "s3://b/data/x"
 DATA = bytes(range(256)) * 4
@@ -370,3 +372,101 @@ async def test_a_cache_that_raises_ends_nothing(
     assert await reader.read(ref(100, 100)) == DATA[100:200]
     await reader.written()
     assert "a chunk was not cached" in caplog.text
+
+
+async def test_two_first_fetches_of_two_versions_are_not_both_served(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """If an object is replaced while its first chunks are fetched, one version is served and no other."""
+    reader = await new_reader()
+    versions = iter(['"old"', '"new"'])
+
+    async def racing(wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+        version = next(versions)
+        await both.arrive()
+        return Fetched(bytes(wanted.max_length), version)
+
+    both = Meeting(2)
+    source.fetch = racing
+    outcomes: list[bytes | SourceError] = []
+
+    async def read(offset: int) -> None:
+        try:
+            outcomes.append(await reader.read(ref(offset, 100)))
+        except SourceError as error:
+            outcomes.append(error)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, 0)
+        nursery.start_soon(read, 100)
+    assert sorted(isinstance(o, SourceError) for o in outcomes) == [False, True]
+
+
+class Meeting:
+    """Where tasks wait until all are there."""
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._complete = trio.Event()
+
+    async def arrive(self) -> None:
+        self._missing -= 1
+        if not self._missing:
+            self._complete.set()
+        await self._complete.wait()
+
+
+async def test_a_version_served_from_the_cache_binds_the_mount(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """After cached bytes of an earlier version were served, bytes of another are not."""
+    checksum = CHECKSUMS["last-modified"](source)
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100, checksum))
+    await first.written()
+    source.put(URL, DATA[::-1])
+    second = await new_reader(tmp_path)
+
+    assert await second.read(ref(0, 100, checksum)) == DATA[:100]
+    with pytest.raises(SourceError) as caught:
+        await second.read(ref(100, 100, checksum))
+    assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+
+
+async def test_what_one_date_verified_says_nothing_to_another(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """Cached bytes are served to refs with the same last-modified date only, without asking the source."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100, LastModified(1_700_000_100)))
+    await first.written()
+    second = await new_reader(tmp_path)
+
+    with pytest.raises(SourceError):
+        await second.read(ref(0, 100, LastModified(1_600_000_000)))
+
+
+async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
+    source: FakeSource,
+    new_reader: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for the disk is bounded; a fetch waits a moment for room, and is served uncached if there is none."""
+    monkeypatch.setattr(chunks, "MAX_UNWRITTEN", 150)
+    monkeypatch.setattr(chunks, "MAX_DELAY", 0.01)
+    reader = await new_reader(tmp_path)
+    blocked = trio.Event()
+    put = DiskCache.put
+
+    async def slow(self: DiskCache, *args: object) -> None:
+        await blocked.wait()
+        await put(self, *args)
+
+    monkeypatch.setattr(DiskCache, "put", slow)
+    for offset in (0, 100, 200):
+        assert await reader.read(ref(offset, 100)) == DATA[offset : offset + 100]
+    assert reader.chunks.statistics().unwritten == 100
+    blocked.set()
+    await reader.written()
+    assert reader.disk.statistics().writes == 1

@@ -9,7 +9,7 @@ import trio
 import trustme
 
 from tests.conformance import authorized, plain_environment, whole
-from tests.servers import Fault, ObjectServer, Proxy, overlong, redirect, status
+from tests.servers import Fault, ObjectServer, Proxy, overlong, redirect, status, whole_object
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.source import Source, Timing
 
@@ -333,3 +333,15 @@ async def test_a_pinned_version_is_asked_for(server: ObjectServer, source: Sourc
         await source.fetch(wanted, pinned)
     assert caught.value.kind is ErrorKind.SOURCE_CHANGED
     assert [r.method for r in server.requests] == ["GET", "HEAD"]
+
+
+async def test_a_whole_object_of_the_right_length_is_not_its_later_part(
+    server: ObjectServer, source: Source
+) -> None:
+    """A server that ignores ranges is believed for the range that is the whole object, and for no other."""
+    server.put(KEY, DATA[:20])
+    server.fault(KEY, whole_object(), times=10)
+    assert (await source.fetch(authorized(f"{server.url}/{KEY}", 0, 20))).data == DATA[:20]
+    with pytest.raises(SourceError) as caught:
+        await source.fetch(authorized(f"{server.url}/{KEY}", 10, 20))
+    assert caught.value.kind is ErrorKind.SOURCE_MISMATCH

@@ -143,3 +143,19 @@ def test_no_credentials_go_out_unless_they_are_meant_to(
     mounted = mount("s3://bucket/repo", "--endpoint", server.url, "--allow-http", "--region", "r")
     assert [r for r in server.requests if "AKIDEXAMPLE" in r.headers.get("authorization", "")]
     assert "hush" not in mounted.log_file.read_text()
+
+
+def test_a_deleted_tag_is_gone(tmp_path: Path, folder: Path) -> None:
+    """A tag that was deleted is neither listed nor mounted, in either spec."""
+    spec = 1 if (folder / "bucket" / "repo" / "refs").exists() else 2
+    repository = create(tmp_path / "repo", spec=spec)
+    snapshot = repository.lookup_branch("main")
+    for name in ("kept", "gone"):
+        repository.create_tag(name, snapshot)
+    repository.delete_tag("gone")
+
+    refs = json.loads(vzfs("refs", "--json", str(tmp_path / "repo")).stdout)
+    assert list(refs["tags"]) == ["kept"]
+    found = vzfs("info", str(tmp_path / "repo"), "--tag", "gone")
+    assert found.returncode == 3
+    assert "there is no tag 'gone'" in found.stderr

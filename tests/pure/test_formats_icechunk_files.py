@@ -307,7 +307,11 @@ def test_columns_hold_what_a_reader_of_single_refs_would_find(refs, regions) -> 
     expected = {
         GRID.ravel(coords): fields
         for coords, fields in refs.items()
-        if GRID.contains(coords) and any(e.contains(coords) for e in extents)
+        if GRID.contains(coords)
+        and any(
+            all(low <= c < high for c, (low, high) in zip(coords, e.ranges, strict=True))
+            for e in extents
+        )
     }
     assert manifest.index.tolist() == sorted(expected)
     for flat, ref in rows(manifest):

@@ -174,11 +174,3 @@ def test_no_path_leads_through_a_file() -> None:
     for file in (Chunk(1, (0,)), Document(1, 0)):
         with pytest.raises(NameProblem, match="this is a file"):
             tree.lookup(file, "x")
-
-
-def test_nodes_are_found_by_path() -> None:
-    """A path leads to its node, and no other text does."""
-    tree = Tree(snapshot(Group(path="/g", documents={}), array("/g/a", ChunkGrid((1,)))))
-
-    assert (tree.find("/"), tree.find("/g"), tree.find("/g/a")) == (0, 1, 2)
-    assert tree.find("/g/b") is None

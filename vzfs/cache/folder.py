@@ -45,7 +45,7 @@ _ABSENT: Final = frozenset({errno.ENOENT, errno.ESTALE})
 
 
 class UnsafeFolderError(PermissionError):
-    """Others could read what is cached, or slip in what they like."""
+    """Others could put what they like into the cache."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

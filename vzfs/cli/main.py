@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import sys
-from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -48,10 +47,10 @@ def vzfs() -> None:
     """Show virtual Zarr repositories as ordinary directories."""
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with a documented code; an error is one line."""
+def main() -> None:
+    """Run the command line of this process and exit with a documented code; an error is one line."""
     try:
-        code = vzfs.main(arguments, prog_name="vzfs", standalone_mode=False)
+        code = vzfs.main(prog_name="vzfs", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as wanted:
         click.echo(wanted.format_message(), err=True)
         sys.exit(USAGE)

@@ -53,8 +53,8 @@ class _Umask(click.ParamType[int]):
 @click.option("--no-cache", is_flag=True, help="Keep no chunks on disk.")
 @click.option("--memory", metavar="SIZE", help="Bytes of chunks to keep in memory (default: 256M).")
 @store_options
-@click.option("--uid", type=int, help="Owner of what is shown (default: you).")
-@click.option("--gid", type=int, help="Group of what is shown (default: yours).")
+@click.option("--uid", type=click.IntRange(min=0), help="Owner of what is shown (default: you).")
+@click.option("--gid", type=click.IntRange(min=0), help="Group of what is shown (default: yours).")
 @click.option(
     "--umask", type=_Umask(), default=0o022, help="Permissions to take away (default: 022)."
 )

@@ -42,7 +42,7 @@ class ChunkRef:
     location: str = ""
     offset: int = 0
     checksum: Checksum | None = None
-    inline: bytes = b""
+    inline: bytes | memoryview = b""
 
     @property
     def range(self) -> ByteRange:
@@ -115,10 +115,6 @@ class Manifest:
         """Return the first row whose index is at least *flat*."""
         return int(self.index.searchsorted(min(flat, MAX_FLAT_INDEX)))
 
-    def run(self, low: int, high: int) -> Column[np.int64]:
-        """Return the flat indices in [low, high), ascending."""
-        return self.index[self.first(low) : self.first(high)]
-
     def has_any(self, low: int, high: int) -> bool:
         """Whether a chunk has an index in [low, high)."""
         row = self.first(low)
@@ -129,7 +125,7 @@ class Manifest:
         kind = ChunkKind(int(self.kind[row]))
         offset, length = int(self.offset[row]), int(self.length[row])
         if kind is ChunkKind.INLINE:
-            return ChunkRef(kind, length, inline=bytes(self.inline[offset : offset + length]))
+            return ChunkRef(kind, length, inline=memoryview(self.inline)[offset : offset + length])
         checksum = int(self.checksum[row])
         return ChunkRef(
             kind,

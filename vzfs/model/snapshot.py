@@ -19,17 +19,6 @@ class Extents:
 
     ranges: tuple[tuple[int, int], ...]
 
-    def contains(self, coords: tuple[int, ...]) -> bool:
-        """Whether the chunk at *coords* lies in the region."""
-        return all(low <= c < high for c, (low, high) in zip(coords, self.ranges, strict=True))
-
-    def meets(self, prefix: tuple[int, ...]) -> bool:
-        """Whether any chunk whose coordinates begin with *prefix* lies in the region."""
-        head = zip(prefix, self.ranges, strict=False)
-        return all(low < high for low, high in self.ranges) and all(
-            low <= c < high for c, (low, high) in head
-        )
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ManifestRef:

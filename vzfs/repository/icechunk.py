@@ -13,7 +13,7 @@ import trio
 
 from vzfs.errors import ErrorKind, FormatError, RepositoryError, SourceError, VzfsError
 from vzfs.formats.icechunk.manifest import decode_manifest
-from vzfs.formats.icechunk.refs import decode_config, decode_ref
+from vzfs.formats.icechunk.refs import MAX_CONFIG_SIZE, MAX_REF_SIZE, decode_config, decode_ref
 from vzfs.formats.icechunk.repo_info import Availability, RepoInfo, decode_repo_info
 from vzfs.formats.icechunk.snapshot import decode_snapshot
 from vzfs.model.manifest import Manifest
@@ -34,10 +34,6 @@ from vzfs.repository.refs import (
 )
 from vzfs.repository.storage import Storage
 
-MAX_REF: Final = 64 * 1024
-"""Bytes of a `ref.json`, of which the format needs about 40."""
-MAX_CONFIG: Final = 4 * 2**20
-"""Bytes of a `config.yaml`: tens of thousands of containers."""
 MAX_METADATA: Final = 2**30
 """Bytes, compressed, of a repo info, snapshot or manifest file: about 150 million chunk refs."""
 
@@ -64,12 +60,12 @@ async def open_icechunk(storage: Storage) -> "IcechunkV2 | IcechunkV1 | None":
                 advice="ask them, or mount another copy",
             )
         return IcechunkV2(storage, info)
-    main, denial_too = await _probe(storage, _branch_key(DEFAULT_BRANCH), MAX_REF)
+    main, denial_too = await _probe(storage, _branch_key(DEFAULT_BRANCH), MAX_REF_SIZE)
     if main is None:
         if denial is not None and denial_too is not None:
             raise denial
         return None
-    config, _ = await _probe(storage, "config.yaml", MAX_CONFIG)
+    config, _ = await _probe(storage, "config.yaml", MAX_CONFIG_SIZE)
     if config is None:
         return IcechunkV1(storage, ())
     return IcechunkV1(storage, await _decode(storage, "config.yaml", decode_config, config))
@@ -214,7 +210,7 @@ class IcechunkV1(_Files):
             return choose_snapshot(wanted, await self._storage.names("snapshots"))
         if ref.tag is not None:
             key = _tag_key(ref.tag)
-            is_deleted = await self._storage.get(key + ".deleted", MAX_REF) is not None
+            is_deleted = await self._storage.get(key + ".deleted", MAX_REF_SIZE) is not None
             target = None if is_deleted else await self._target(key)
             if target is None:
                 raise missing_ref("tag", ref.tag, await self._known("tag"))
@@ -242,7 +238,7 @@ class IcechunkV1(_Files):
             following = snapshot.parent
 
     async def _target(self, key: str) -> str | None:
-        data = await self._storage.get(key, MAX_REF)
+        data = await self._storage.get(key, MAX_REF_SIZE)
         return None if data is None else await _decode(self._storage, key, decode_ref, data)
 
     async def _known(self, kind: str) -> Mapping[str, str]:

@@ -13,9 +13,6 @@ from vzfs.errors import ErrorKind, FormatError, NameProblem
 from vzfs.model.chunkgrid import KeyStyle, parse_coordinate
 from vzfs.model.snapshot import Array, Group, Node, Snapshot
 
-ROOT: Final = 0
-"""The number of the root node."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NodeDir:
@@ -112,16 +109,6 @@ class Tree:
             case Chunk(number, coords):
                 return f"{folder}/{self.array(number).key_encoding.encode(coords)}"
 
-    def find(self, path: str) -> int | None:
-        """Return the number of the node at the absolute *path*, or None."""
-        number = ROOT
-        for name in path.strip("/").split("/") if path != "/" else ():
-            child = self._children[number].get(name)
-            if child is None:
-                return None
-            number = child
-        return number
-
     def lookup(self, parent: Entry, name: str) -> Entry | None:
         """Return the entry that *name* can be in *parent*, or None if it can be none."""
         match parent:
@@ -136,13 +123,6 @@ class Tree:
                 return self._next_key(node, prefix, name)
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file", where=name)
-
-    def keys(self, number: int) -> NodeDir | KeyDir:
-        """Return where the chunk keys of an array begin: `c`, or the array's own directory."""
-        encoding = self.array(number).key_encoding
-        if encoding.style is KeyStyle.DEFAULT and encoding.separator == "/":
-            return KeyDir(number, ())
-        return NodeDir(number)
 
     def child_of_keys(
         self, number: int, prefix: tuple[int, ...], coordinate: int
