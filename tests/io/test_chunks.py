@@ -8,7 +8,7 @@ import trio
 
 from tests.fakes import FakeSource
 from vzfs import chunks
-from vzfs.access import Access, AccessPolicy, AuthorizedRange
+from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, MemoryCache
 from vzfs.chunks import REMEMBER_FAILURE, Chunks
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
@@ -30,11 +30,13 @@ def ref(offset: int, length: int, checksum: Checksum | None = None) -> ChunkRef:
 class Reader:
     """One mount's chunks over a source and perhaps a shared cache folder."""
 
-    def __init__(self, source: FakeSource, folder: Path | None) -> None:
+    def __init__(
+        self, source: FakeSource, folder: Path | None, endpoint: str | None = None
+    ) -> None:
         prefix = parse_prefix("s3://b/data/")
         access = Access(
             parse_prefix("s3://repos/mine"),
-            policies=[AccessPolicy(prefix)],
+            policies=[AccessPolicy(prefix, StoreOptions(endpoint=endpoint))],
             containers=[VirtualChunkContainer("s3://b/data/")],
         )
         self.disk = None
@@ -60,8 +62,8 @@ def _source() -> FakeSource:
 
 @pytest.fixture(name="new_reader")
 def _new_reader(source: FakeSource, nursery: trio.Nursery) -> Callable[..., object]:
-    async def make(folder: Path | None = None) -> Reader:
-        reader = Reader(source, folder)
+    async def make(folder: Path | None = None, endpoint: str | None = None) -> Reader:
+        reader = Reader(source, folder, endpoint)
         await nursery.start(reader.chunks.run)
         return reader
 
@@ -444,6 +446,20 @@ async def test_what_one_date_verified_says_nothing_to_another(
 
     with pytest.raises(SourceError):
         await second.read(ref(0, 100, LastModified(1_600_000_000)))
+
+
+async def test_one_name_at_two_endpoints_is_two_objects(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """What was cached of a bucket at one endpoint is not served for the bucket of that name at another."""
+    for checksum in (LastModified(1_700_000_100), ETag(source.seen(URL).etag)):
+        source.fetched.clear()
+        for endpoint in (None, "https://one.example", "https://two.example"):
+            reader = await new_reader(tmp_path, endpoint)
+            await reader.read(ref(0, 100, checksum))
+            await reader.written()
+
+        assert len(source.fetched) == 3
 
 
 async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(

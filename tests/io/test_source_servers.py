@@ -186,6 +186,14 @@ async def test_weak_etag(server: ObjectServer, source: Source, scheme: str) -> N
 
 
 @HTTP_AND_S3
+async def test_weak_etag_in_the_reply(server: ObjectServer, source: Source, scheme: str) -> None:
+    """A weak etag does not vouch for the bytes that a strong one in the reference means."""
+    server.put(KEY, DATA, etag='W/"tag"')
+    error = await refusal(source, part(server, scheme, ETag('"tag"')))
+    assert error.kind is ErrorKind.SOURCE_CHANGED
+
+
+@HTTP_AND_S3
 async def test_precondition_is_not_trusted(
     server: ObjectServer, source: Source, scheme: str
 ) -> None:

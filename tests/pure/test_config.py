@@ -85,6 +85,22 @@ def test_flags_add_prefixes_and_override_values(tmp_path: Path) -> None:
     assert load("/repo", Flags(no_cache=True), environ).cache_dir is None
 
 
+def test_the_environment_names_an_endpoint(tmp_path: Path) -> None:
+    """An endpoint of the environment is one like any other, and an option wins over it."""
+    environ = {"AWS_ENDPOINT_URL": "https://env.example"}
+
+    assert load("s3://b/r", Flags(), environ).store.endpoint == "https://env.example"
+    flags = Flags(store=StoreOptions(endpoint="https://flag.example"))
+    assert load("s3://b/r", flags, environ).store.endpoint == "https://flag.example"
+
+
+def test_zero_is_a_value(tmp_path: Path) -> None:
+    """A zero on the command line is refused or used, and never taken for nothing."""
+    assert read(tmp_path, FILE, cache_size="0").cache_size == 0
+    with pytest.raises(ConfigError, match="not a number of seconds"):
+        read(tmp_path, FILE, deadline=0.0)
+
+
 WRONG = {
     "alow = 1": "unknown key 'alow'",
     '[[allow]]\nprefix = "s3://b/"\npublic = true': "unknown key 'public'",
