@@ -1,7 +1,7 @@
 """The composition root: builds the rooms, supervises them, and takes them down in order.
 
 A mount that answers is announced; one that cannot be made raises before anything is announced. SIGTERM, SIGINT and SIGHUP
-unmount and leave; requests under way have `GRACE` to finish. SIGUSR1 logs the statistics of every room.
+unmount and leave; requests under way, and what is not yet in the cache, have twice `GRACE`. SIGUSR1 logs the statistics of every room.
 """
 
 import dataclasses
