@@ -2,10 +2,11 @@
 
     python -m benchmarks.first_mount [ROUNDS]
 
-Builds one array of 4096 virtual chunks of 40 KB in four local files, and measures in turn, ROUNDS times
-(default 5): the time to a mount that answers; `find` with `stat` of every chunk; reading every chunk file cold,
-again (page cache), and after a restart (disk cache); the same for a plain copy of the same files; and
-reading the array with zarr-python through the mount, from the copy, and through icechunk. Prints medians and ratios.
+Builds one array of 4096 virtual chunks of 40 KB in four local files, and measures in turn, ROUNDS
+times (default 5): the time to a mount that answers; `find` with `stat` of every chunk; reading
+every chunk file cold, again (page cache), and after a restart (disk cache); the same for a plain
+copy of the same files; and reading the array with zarr-python through the mount, from the copy, and
+through icechunk. Prints medians and ratios.
 """
 
 import os

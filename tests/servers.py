@@ -2,8 +2,8 @@
 
 `ObjectServer` serves objects named `bucket/key`, from memory and from a directory, to any client
 that asks for `/bucket/key`: HTTP clients see a web server, S3 clients an endpoint
-(`s3://bucket/key` with path-style requests; signatures are not checked). It knows HEAD, GET, one range,
-If-Match, If-Unmodified-Since and ListObjectsV2. It writes down every request, so that tests
+(`s3://bucket/key` with path-style requests; signatures are not checked). It knows HEAD, GET, one
+range, If-Match, If-Unmodified-Since and ListObjectsV2. It writes down every request, so that tests
 can count them, and it misbehaves as told: `server.fault("bucket/key", status(503), times=2)`.
 
     with ObjectServer() as server:
@@ -226,8 +226,9 @@ class _Server(http.server.ThreadingHTTPServer):
 class ObjectServer:
     """Objects over HTTP and path-style S3, with a log of requests and faults on demand.
 
-    *root* is a directory whose files are served as objects `bucket/key`; objects that were `put` hide them.
-    With *context*, TLS. *host* is the name that `url` gives to clients (it must mean 127.0.0.1).
+    *root* is a directory whose files are served as objects `bucket/key`; objects that were `put`
+    hide them. With *context*, TLS. *host* is the name that `url` gives to clients (it must mean
+    127.0.0.1).
     """
 
     def __init__(
@@ -534,8 +535,8 @@ def _holds(headers: Mapping[str, str], etag: str | None, date: int | None) -> bo
 class Proxy:
     """A forwarding proxy for `http:` requests and CONNECT tunnels. *seen* has what it was asked for.
 
-    With *allow*, only authorities for which it answers True are served; others get 403. *reroute* says
-    which authority really stands behind another, as a resolver of names would.
+    With *allow*, only authorities for which it answers True are served; others get 403. *reroute*
+    says which authority really stands behind another, as a resolver of names would.
     """
 
     def __init__(self, allow: Callable[[str], bool] = lambda authority: True) -> None:

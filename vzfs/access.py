@@ -1,12 +1,14 @@
 """Who may read what: the only maker of `AuthorizedRange`.
 
-The repository proposes locations and only the person who mounts authorizes them. A virtual chunk
-is readable if its location, as the repository wrote it, lies in a container that the repository declares, *and* the
-place really read, after relocation, lies below a prefix that the user allows. Prefixes are compared on whole path
-segments, the longest wins, and the same parsed `Location` that was checked is the one that is fetched. Options of a store
-(endpoint, region, credentials) come from the user's side alone.
+The repository proposes locations and only the person who mounts authorizes them. A virtual chunk is
+readable if its location, as the repository wrote it, lies in a container that the repository
+declares, *and* the place really read, after relocation, lies below a prefix that the user allows.
+Prefixes are compared on whole path segments, the longest wins, and the same parsed `Location` that
+was checked is the one that is fetched. Options of a store (endpoint, region, credentials) come from
+the user's side alone.
 
-Pure: no I/O. Decisions are remembered per location text, for the life of an `Access`, which never changes.
+Pure: no I/O. Decisions are remembered per location text, for the life of an `Access`, which never
+changes.
 """
 
 import dataclasses
@@ -36,8 +38,8 @@ _MAKER: Final = object()
 class StoreOptions:
     """How to reach a store, as the user said it. Never filled from a repository.
 
-    None means the environment's or the store's own default. Credentials are not here: they come from
-    the environment of the process, unless *anonymous*.
+    None means the environment's or the store's own default. Credentials are not here: they come
+    from the environment of the process, unless *anonymous*.
     """
 
     region: str | None = None
@@ -67,8 +69,8 @@ class Relocation:
 class AuthorizedRange:
     """Proof that policy was asked about exactly these bytes. Only this module makes one.
 
-    *root* is the authorized prefix that covers *location*; whoever fetches must not leave it. *range* is None for a
-    whole object, which may have at most *max_length* bytes.
+    *root* is the authorized prefix that covers *location*; whoever fetches must not leave it.
+    *range* is None for a whole object, which may have at most *max_length* bytes.
     """
 
     __slots__ = ("checksum", "location", "max_length", "range", "root", "store")

@@ -1,9 +1,10 @@
 """Chunk reads: authorize, join the same read in flight or lead it, look in the caches, get it.
 
-Each source byte of a cold chunk is got once: readers of the same piece share one flight, and
-what was got is kept in memory and on disk. The version of a source object that this mount saw first is pinned
-for its life and is part of the name under which bytes are cached, so bytes of two versions never
-mix. A failure is remembered for an instant, because the kernel asks twice (read-ahead, then the read itself).
+Each source byte of a cold chunk is got once: readers of the same piece share one flight, and what
+was got is kept in memory and on disk. The version of a source object that this mount saw first is
+pinned for its life and is part of the name under which bytes are cached, so bytes of two versions
+never mix. A failure is remembered for an instant, because the kernel asks twice (read-ahead, then
+the read itself).
 
 Everything between two `await`s is atomic; the tables here are touched only from the event loop.
 """
@@ -29,9 +30,11 @@ REMEMBER_FAILURE: Final = 0.5
 """Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
 MAX_FAILURES: Final = 10_000
 MAX_UNWRITTEN: Final = 128 * 2**20
-"""Bytes waiting to be written to the disk cache; they are held in memory beside what `MemoryCache` holds."""
+"""Bytes waiting to be written to the disk cache; they are held in memory beside what `MemoryCache`
+holds."""
 MAX_DELAY: Final = 1.0
-"""Seconds that a fetch waits for the disk to catch up; then what it gets is served but not cached."""
+"""Seconds that a fetch waits for the disk to catch up; then what it gets is served but not
+cached."""
 
 type Piece = tuple[Location, int, int, Checksum | None]
 """What identifies bytes within one mount: object, offset, length, and the version asked for."""
@@ -55,8 +58,8 @@ class ChunksStatistics:
 class _Pin:
     """The version of an object that this mount shows.
 
-    *is_seen* if a server said it to this mount, not only the cache's record of an earlier one; *is_served* once bytes of
-    it were handed out, *is_recorded* once the cache knows the version.
+    *is_seen* if a server said it to this mount, not only the cache's record of an earlier one;
+    *is_served* once bytes of it were handed out, *is_recorded* once the cache knows the version.
     """
 
     __slots__ = ("is_recorded", "is_seen", "is_served", "version")
@@ -179,8 +182,8 @@ class Chunks:
     async def _get_pinned(self, wanted: AuthorizedRange) -> bytes:
         """Get bytes of the version that this mount has pinned, pinning it if it is the first.
 
-        Another task may pin, or give up a pin, at each `await`; what was got under a pin that is no longer the
-        object's is got again.
+        Another task may pin, or give up a pin, at each `await`; what was got under a pin that is no
+        longer the object's is got again.
         """
         key = _object(wanted)
         while True:
@@ -210,7 +213,8 @@ class Chunks:
     def _gives_way(self, key: Object, pin: _Pin) -> bool:
         """Whether *pin*, of which the source says that it is no longer current, binds nobody any more.
 
-        A version known only from an earlier mount binds nobody before bytes of it are served in this one.
+        A version known only from an earlier mount binds nobody before bytes of it are served in
+        this one.
         """
         if self._pins.get(key) is not pin:
             return True
@@ -312,8 +316,8 @@ def _fixed_version(wanted: AuthorizedRange, kind: ChunkKind) -> str | None:
 def _record(wanted: AuthorizedRange) -> str:
     """Return the name under which the cache remembers an object's version.
 
-    A version was verified against one checksum, so it counts for refs with that checksum only; and one bucket name
-    means different buckets at different endpoints.
+    A version was verified against one checksum, so it counts for refs with that checksum only; and
+    one bucket name means different buckets at different endpoints.
     """
     checksum, endpoint = wanted.checksum, wanted.store.endpoint
     place = f" at {endpoint}" if endpoint is not None and wanted.location.scheme == "s3" else ""

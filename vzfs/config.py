@@ -1,8 +1,8 @@
 """Configuration: one frozen value from files, environment and flags, in that order of weight.
 
 Files are TOML: `/etc/vzfs/config.toml`, then `~/.config/vzfs/config.toml` or the file that
-`--config` or `VZFS_CONFIG` names. Lists (allowed prefixes, buckets, relocations) add up; of
-single values the later wins. An unknown key is an error: a misspelt rule must not vanish in silence.
+`--config` or `VZFS_CONFIG` names. Lists (allowed prefixes, buckets, relocations) add up; of single
+values the later wins. An unknown key is an error: a misspelt rule must not vanish in silence.
 """
 
 import dataclasses

@@ -1,10 +1,11 @@
 """What FUSE asks, answered without FUSE: names, attributes, listings, bytes, provenance.
 
-Everything is answered from the snapshot and its manifests, except the bytes of a chunk. While a manifest
-cannot be loaded, the names that it may hold answer as existing, with the size of a decoded chunk, and are not to
-be cached; reading them, and listing their directory, raises why.
+Everything is answered from the snapshot and its manifests, except the bytes of a chunk. While a
+manifest cannot be loaded, the names that it may hold answer as existing, with the size of a decoded
+chunk, and are not to be cached; reading them, and listing their directory, raises why.
 
-Inode numbers are also file handles: a handle needs no state, since a mount shows one snapshot for its whole life.
+Inode numbers are also file handles: a handle needs no state, since a mount shows one snapshot for
+its whole life.
 """
 
 import dataclasses

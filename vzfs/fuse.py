@@ -36,10 +36,12 @@ from vzfs.filesystem import MAX_NAME, Attrs, Filesystem
 logger = logging.getLogger("vzfs.fuse")
 
 FOREVER: Final = 10.0 * 365 * 86400
-"""Seconds that the kernel may keep what it was told: a mount shows one snapshot for its whole life."""
+"""Seconds that the kernel may keep what it was told: a mount shows one snapshot for its whole
+life."""
 BLOCK_SIZE: Final = 128 * 1024
 MAX_REQUESTS: Final = 500
-"""Requests answered at a time. Reads that wait for a dead server must leave room for those that need none."""
+"""Requests answered at a time. Reads that wait for a dead server must leave room for those that
+need none."""
 REPEAT_AFTER: Final = 60.0
 """Seconds in which one and the same failure is logged once."""
 MAX_REPORTED: Final = 10_000

@@ -1,7 +1,8 @@
 """The composition root: builds the rooms, supervises them, and takes them down in order.
 
-A mount that answers is announced; one that cannot be made raises before anything is announced. SIGTERM, SIGINT and SIGHUP
-unmount and leave; requests under way, and what is not yet in the cache, have twice `GRACE`. SIGUSR1 logs the statistics of every room.
+A mount that answers is announced; one that cannot be made raises before anything is announced.
+SIGTERM, SIGINT and SIGHUP unmount and leave; requests under way, and what is not yet in the cache,
+have twice `GRACE`. SIGUSR1 logs the statistics of every room.
 """
 
 import dataclasses
@@ -32,11 +33,13 @@ logger = logging.getLogger("vzfs.mount")
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 MAX_FETCHES: Final = 96
-"""Requests to stores under way at a time, of all readers together; one host gets a quarter of them."""
+"""Requests to stores under way at a time, of all readers together; one host gets a quarter of
+them."""
 MAX_DISK: Final = 8
 """Threads that read and write the cache at a time."""
 GRACE: Final = 2.0
-"""Seconds for requests under way when the mount is told to end, and for what is not yet in the cache."""
+"""Seconds for requests under way when the mount is told to end, and for what is not yet in the
+cache."""
 ANSWER_WITHIN: Final = 20.0
 """Seconds in which a new mount must answer a stat of its root."""
 
@@ -181,7 +184,8 @@ async def _announce(
     options: MountOptions, opened: Opened, announce: Callable[[str, Sequence[str]], None]
 ) -> None:
     """Wait until the mount answers, then say so to the service manager and to *announce*."""
-    # A process of its own asks: a thread of this one that waited for its own mount could never be ended.
+    # A process of its own asks: a thread of this one that waited for its own mount could never be
+    # ended.
     probe = [sys.executable, "-ISc", "import os, sys; os.stat(sys.argv[1])"]
     with trio.move_on_after(ANSWER_WITHIN):
         result = await trio.run_process(

@@ -10,9 +10,11 @@ from typing import Final
 from vzfs.model.location import ByteRange
 
 WHOLE_LIMIT: Final = 16 * 2**20
-"""Bytes up to which a chunk is got in one piece: what readers hold in memory several times anyway."""
+"""Bytes up to which a chunk is got in one piece: what readers hold in memory several times
+anyway."""
 BLOCK: Final = 4 * 2**20
-"""Bytes of a piece of a larger chunk: at 90 MB/s a connection, about two first-byte latencies of 20 ms."""
+"""Bytes of a piece of a larger chunk: at 90 MB/s a connection, about two first-byte latencies of 20
+ms."""
 
 
 def pieces(length: int, offset: int, size: int) -> list[ByteRange]:

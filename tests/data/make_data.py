@@ -2,9 +2,10 @@
 
     python tests/data/make_data.py .../sample_data/NEMO/*.nc
 
-Each is a monthly mean of sea surface temperature over the North Atlantic, in four chunks, compressed
-as the whole file is. The temperatures are the original ones; the middle of the month is written in
-the standard calendar (the model's months have 30 days), so that every reader can decode it.
+Each is a monthly mean of sea surface temperature over the North Atlantic, in four chunks,
+compressed as the whole file is. The temperatures are the original ones; the middle of the month is
+written in the standard calendar (the model's months have 30 days), so that every reader can decode
+it.
 """
 
 import datetime

@@ -1,8 +1,8 @@
 """Repositories for mounts to show, written by the official library.
 
-A test names the chunks it needs and where their bytes lie; nothing here knows vzfs. Arrays of virtual chunks are one
-row of bytes without compression, one chunk per reference, so that a chunk file is
-exactly the bytes at its location.
+A test names the chunks it needs and where their bytes lie; nothing here knows vzfs. Arrays of
+virtual chunks are one row of bytes without compression, one chunk per reference, so that a chunk
+file is exactly the bytes at its location.
 """
 
 import datetime
@@ -138,7 +138,8 @@ def add_native(root: zarr.Group, name: str, data: np.ndarray, chunks: Any, **opt
 def key_encoding(store: icechunk.IcechunkStore, name: str, style: str, separator: str) -> None:
     """Give an array that was written with default keys another chunk key encoding.
 
-    The library takes no other keys, but stores chunks by their coordinates and documents as they come.
+    The library takes no other keys, but stores chunks by their coordinates and documents as they
+    come.
     """
     prototype = default_buffer_prototype()
     found = sync(store.get(f"{name}/zarr.json", prototype))

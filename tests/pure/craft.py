@@ -1,7 +1,8 @@
 """Icechunk files made byte by byte, for what no writer makes: hostile, damaged, and of the future.
 
-A flatbuffer is described by nested values: `Table({field: value})`, `Vector([...])`, `str`, `bytes`, and
-numbers as (struct format, number). The same object used twice is written once and pointed to twice.
+A flatbuffer is described by nested values: `Table({field: value})`, `Vector([...])`, `str`,
+`bytes`, and numbers as (struct format, number). The same object used twice is written once and
+pointed to twice.
 """
 
 import struct

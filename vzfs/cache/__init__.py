@@ -1,9 +1,9 @@
 """The chunk caches: one in memory, one on disk. Nothing outside depends on what they hold.
 
-A cache answers with exactly the bytes that were put under a key, or with None; it never fails a read.
-`memory` is bounded and belongs to one mount. `disk` (policy), `folder` (system calls), `eviction`
-(arithmetic) and `entry` (bytes) together are the cache that mounts, processes and machines share and
-that restarts do not empty.
+A cache answers with exactly the bytes that were put under a key, or with None; it never fails a
+read. `memory` is bounded and belongs to one mount. `disk` (policy), `folder` (system calls),
+`eviction` (arithmetic) and `entry` (bytes) together are the cache that mounts, processes and
+machines share and that restarts do not empty.
 """
 
 from vzfs.cache.disk import DiskCache, DiskCacheStatistics

@@ -1,15 +1,17 @@
 """The disk cache: chunks that outlive the process, in a folder that mounts and machines share.
 
-It promises never to fail a read and never to answer with other bytes than were put: entries prove themselves
-(`entry`), appear whole (`folder`), and nothing is locked or scanned before the first read. Several processes share a
-folder without knowing of each other; the worst that a race costs is a fetch.
+It promises never to fail a read and never to answer with other bytes than were put: entries prove
+themselves (`entry`), appear whole (`folder`), and nothing is locked or scanned before the first
+read. Several processes share a folder without knowing of each other; the worst that a race costs is
+a fetch.
 
-A disk that fails turns the cache off: one warning, then silence, and after a while one operation tries the folder before
-anything else uses it again. A disk that is full only stops the writing: after a while one write is let through.
-A disk that does not answer counts as failed, so that a reader waits for it once and not for ever.
+A disk that fails turns the cache off: one warning, then silence, and after a while one operation
+tries the folder before anything else uses it again. A disk that is full only stops the writing:
+after a while one write is let through. A disk that does not answer counts as failed, so that a
+reader waits for it once and not for ever.
 
-State belongs to the event loop: the worker threads get values and return values, so that an abandoned one
-changes nothing here. Everything between two `await`s is atomic.
+State belongs to the event loop: the worker threads get values and return values, so that an
+abandoned one changes nothing here. Everything between two `await`s is atomic.
 """
 
 import contextlib
@@ -44,11 +46,14 @@ from vzfs.errors import FormatError
 logger = logging.getLogger("vzfs.cache")
 
 PATIENCE: Final = 10.0
-"""Seconds that one operation may take: a chunk of 16 MiB at under 2 MB/s. A source is faster than that."""
+"""Seconds that one operation may take: a chunk of 16 MiB at under 2 MB/s. A source is faster than
+that."""
 PASS_PATIENCE: Final = 30
-"""Times the patience that one step of an eviction pass may take: nobody waits for it, and a shard may be large."""
+"""Times the patience that one step of an eviction pass may take: nobody waits for it, and a shard
+may be large."""
 MAKE_ROOM_SHARE: Final = 10
-"""One part in 10 is evicted when the disk says it is full: it may mean inodes or a quota, which are not measured."""
+"""One part in 10 is evicted when the disk says it is full: it may mean inodes or a quota, which are
+not measured."""
 MAX_READING: Final = 64
 """Reads at a time where the limiter allows any number."""
 
@@ -57,7 +62,8 @@ MAX_READING: Final = 64
 class DiskCacheStatistics:
     """What the disk cache did so far; *is_off* (failed) and *is_full* (not written to) are of the moment.
 
-    A miss is every read not answered, also for being off; *errors* are operations that the disk failed.
+    A miss is every read not answered, also for being off; *errors* are operations that the disk
+    failed.
     """
 
     hits: int
@@ -76,8 +82,9 @@ class DiskCacheStatistics:
 class DiskCache:
     """Cached chunks in *folder*, *max_bytes* in all.
 
-    *limiter* bounds the threads that wait for the disk. *now* is the time of day, which the folder's users compare; *monotonic*
-    measures how long the cache stays off. *patience* is in seconds.
+    *limiter* bounds the threads that wait for the disk. *now* is the time of day, which the
+    folder's users compare; *monotonic* measures how long the cache stays off. *patience* is in
+    seconds.
     """
 
     def __init__(
@@ -96,8 +103,8 @@ class DiskCache:
         self._now = now
         self._health = Health(self._folder.path, monotonic)
         self._patience = patience
-        # Who waits for a thread of the limiter runs out of patience there too: so no more wait than there are
-        # threads, and writers, which nobody waits for, leave half of them to readers.
+        # Who waits for a thread of the limiter runs out of patience there too: so no more wait than
+        # there are threads, and writers, which nobody waits for, leave half of them to readers.
         readers = max(int(min(limiter.total_tokens, MAX_READING)), 1)
         self._reading = trio.Semaphore(readers)
         self._writing = trio.Semaphore(max(readers // 2, 1))
@@ -352,7 +359,8 @@ class DiskCache:
         try:
             yield
         except FormatError:
-            # Left in place it would be found again; what cannot be deleted is replaced by the next write.
+            # Left in place it would be found again; what cannot be deleted is replaced by the next
+            # write.
             with contextlib.suppress(OSError):
                 self._folder.remove(name)
             raise

@@ -10,9 +10,10 @@ An entry is a header and then the chunk's bytes; a version record is a header al
 | n | msgpack map: the whole identity, and for an entry the CRC-32 of the data |
 | 4 | CRC-32 of everything before |
 
-Integers are little-endian. There is one way to write a header, so an entry is checked by writing the header that
-it must have and comparing all of it: a field of a file is never believed, not even as a length.
-Names are digests of the same identity. Nothing but location, version, offset and length is stored with the data.
+Integers are little-endian. There is one way to write a header, so an entry is checked by writing
+the header that it must have and comparing all of it: a field of a file is never believed, not even
+as a length. Names are digests of the same identity. Nothing but location, version, offset and
+length is stored with the data.
 """
 
 import dataclasses
@@ -27,7 +28,8 @@ import msgpack  # type: ignore[import-untyped]
 from vzfs.errors import ErrorKind, FormatError
 
 FORMAT_VERSION: Final = 1
-"""Part of every name and header: versions of this program that differ in it share a folder in peace."""
+"""Part of every name and header: versions of this program that differ in it share a folder in
+peace."""
 
 ENTRIES: Final = f"v{FORMAT_VERSION}"
 """The subfolder of the entries; they lie one level deeper, in 256 shards."""
@@ -37,7 +39,8 @@ RECORDS: Final = f"v{FORMAT_VERSION}/versions"
 MAX_HEADER: Final = 64 * 2**10
 """Bytes. A location has at most 8192 characters, an etag a few dozen."""
 _MAX_IDENTITY: Final = 16_000
-"""Characters of location and version together: at most 64 000 bytes of UTF-8, which fit into `MAX_HEADER`."""
+"""Characters of location and version together: at most 64 000 bytes of UTF-8, which fit into
+`MAX_HEADER`."""
 
 _ENTRY_MAGIC: Final = b"VZFSCHNK"
 _RECORD_MAGIC: Final = b"VZFSVERS"

@@ -1,7 +1,8 @@
 """Which entries have to go: arithmetic on ages and sizes. Pure.
 
-A folder may hold millions of entries, so a pass keeps 16 bytes for each and no names: it measures, finds the age from which
-on entries go, and walks the folder again to delete them. An entry used in between is younger by then, and stays.
+A folder may hold millions of entries, so a pass keeps 16 bytes for each and no names: it measures,
+finds the age from which on entries go, and walks the folder again to delete them. An entry used in
+between is younger by then, and stays.
 """
 
 import dataclasses
@@ -18,7 +19,8 @@ So the limit holds between passes while one process writes, and is soon restored
 TARGET_SHARE: Final = 10
 """A pass that deletes leaves one part in 10 of the limit free, so that not every pass has to."""
 RECORD_SHARE: Final = 16
-"""Version records may take one part in 16 of the limit: each makes many entries usable without a network."""
+"""Version records may take one part in 16 of the limit: each makes many entries usable without a
+network."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

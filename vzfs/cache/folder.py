@@ -1,11 +1,13 @@
 """The cache folder: the system calls of the disk cache, each of which may block or raise OSError.
 
-Every operation opens the folder anew, looks at whom it belongs to, and works below that descriptor. So a folder that was removed,
-replaced or opened to others is noticed at once, and nothing is held that keeps a disk from being unmounted.
+Every operation opens the folder anew, looks at whom it belongs to, and works below that descriptor.
+So a folder that was removed, replaced or opened to others is noticed at once, and nothing is held
+that keeps a disk from being unmounted.
 
-Files appear whole, by rename, and are never changed after that; only their times are. They are not flushed to the
-device: what a power failure tears is found by its checksum, and every write would wait for the disk.
-The last use of an entry is its modification time, because access times are often not kept.
+Files appear whole, by rename, and are never changed after that; only their times are. They are not
+flushed to the device: what a power failure tears is found by its checksum, and every write would
+wait for the disk. The last use of an entry is its modification time, because access times are often
+not kept.
 """
 
 import contextlib
@@ -27,11 +29,13 @@ from vzfs.cache.eviction import Cut, Survey
 from vzfs.errors import ErrorKind, FormatError
 
 TOUCH_AFTER: Final = 600
-"""Seconds. The order of eviction needs no finer clock, and a hot entry then costs one metadata write in ten minutes."""
+"""Seconds. The order of eviction needs no finer clock, and a hot entry then costs one metadata
+write in ten minutes."""
 ABANDONED_AFTER: Final = 3600
 """Seconds. No write of a chunk takes an hour: a temporary file this old has lost its writer."""
 FREE_SHARE: Final = 0.05
-"""The part of the filesystem that the cache leaves to others: filesystems get slow and systems fail when full."""
+"""The part of the filesystem that the cache leaves to others: filesystems get slow and systems fail
+when full."""
 FREE_ENOUGH: Final = 10 * 2**30
 """Bytes. Of a large disk the cache does not leave more than this."""
 
@@ -154,8 +158,9 @@ class CacheFolder:
     def survey(self, place: str, moment: int) -> Survey:
         """Measure the stored files directly in *place*, at *moment* in nanoseconds since the epoch.
 
-        Deletes the temporary files of writers that did not live to finish them, and gives files from the future (a clock
-        was wrong) the time of this moment: as they are they would never be the oldest.
+        Deletes the temporary files of writers that did not live to finish them, and gives files
+        from the future (a clock was wrong) the time of this moment: as they are they would never be
+        the oldest.
         """
         used_at, sizes, others = array("q"), array("q"), 0
         with _absent_is_fine(), self._open() as folder, _directory(place, folder) as fd:

@@ -1,7 +1,8 @@
 """What is believed of the cache's disk: good, failed or full, since when, and what the user was told.
 
-A trouble is told once, when it begins, and once more when it is over. In between the disk is left alone, but for one
-operation in a while: who claims it tries the disk, and the others go on without waiting for the outcome.
+A trouble is told once, when it begins, and once more when it is over. In between the disk is left
+alone, but for one operation in a while: who claims it tries the disk, and the others go on without
+waiting for the outcome.
 """
 
 import errno
@@ -15,7 +16,8 @@ from vzfs.cache.folder import UnsafeFolderError
 logger = logging.getLogger("vzfs.cache")
 
 RETRY_AFTER: Final = 60.0
-"""Seconds that a failed or full disk is left alone: long enough to be quiet, short enough for a person who repairs it."""
+"""Seconds that a failed or full disk is left alone: long enough to be quiet, short enough for a
+person who repairs it."""
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

@@ -1,7 +1,7 @@
 """The memory cache: the buffers used last, up to a number of bytes.
 
-It belongs to one event loop and never waits. What it counts is what it makes the process hold: each buffer whole, and
-what it costs to know of it.
+It belongs to one event loop and never waits. What it counts is what it makes the process hold: each
+buffer whole, and what it costs to know of it.
 """
 
 import dataclasses
@@ -10,7 +10,8 @@ from collections.abc import Hashable
 from typing import Final
 
 OVERHEAD: Final = 400
-"""Bytes that a kept buffer costs besides its content: key, table row, object header. A bound on many tiny ones."""
+"""Bytes that a kept buffer costs besides its content: key, table row, object header. A bound on
+many tiny ones."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ _COMMANDS: Final = {
     "refs": "showing",
     "log": "showing",
 }
-"""Where each subcommand is. They are imported when called: `umount` needs none of what `info` does."""
+"""Where each subcommand is. They are imported when called: `umount` needs none of what `info`
+does."""
 
 
 class _Subcommands(click.Group):

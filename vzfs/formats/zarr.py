@@ -1,7 +1,8 @@
 """What must be known of an array's `zarr.json`: its chunk grid, its chunk keys, how large a chunk can be.
 
-The document itself is opaque: it is served byte for byte, even if it is not JSON. So nothing here raises for what a
-document says. An `ArrayLayout` whose *problem* is set tells why chunks of the array cannot be named.
+The document itself is opaque: it is served byte for byte, even if it is not JSON. So nothing here
+raises for what a document says. An `ArrayLayout` whose *problem* is set tells why chunks of the
+array cannot be named.
 """
 
 import dataclasses
@@ -65,8 +66,8 @@ class _Problem(Exception):
 def parse_array_document(document: bytes, num_chunks: Sequence[int] | None = None) -> ArrayLayout:
     """Read the layout of an array from its `zarr.json` (Zarr v3).
 
-    *num_chunks* counts the chunks along each dimension as the repository knows them from elsewhere: it must have the
-    same number of dimensions, and it stands in for a grid that cannot be read.
+    *num_chunks* counts the chunks along each dimension as the repository knows them from elsewhere:
+    it must have the same number of dimensions, and it stands in for a grid that cannot be read.
     """
     grid, encoding = ChunkGrid(_bounded(num_chunks or ())), ChunkKeyEncoding()
     try:
@@ -170,7 +171,8 @@ def _check_rank(dimensions: Sequence[object], shape: Sequence[int]) -> None:
 def _rectilinear(dimension: object, extent: int) -> tuple[int, int]:
     """Return how many chunks begin before *extent*, and the longest edge of the dimension.
 
-    *dimension* is the one length of all chunks, or a list of lengths and of pairs [length, repetitions].
+    *dimension* is the one length of all chunks, or a list of lengths and of pairs [length,
+    repetitions].
     """
     if not isinstance(dimension, list):
         edge = _length(dimension, "chunk_shapes", 1)

@@ -55,7 +55,8 @@ class Location:
 class Prefix:
     """A place below which locations lie, compared on whole path segments.
 
-    `s3://b/data` and `s3://b/data/` are the same prefix; it covers `s3://b/data/x` and not `s3://b/database`.
+    `s3://b/data` and `s3://b/data/` are the same prefix; it covers `s3://b/data/x` and not
+    `s3://b/database`.
     """
 
     scheme: str

@@ -1,8 +1,8 @@
 """Columnar manifests: where each chunk's bytes are, one row for each chunk that exists.
 
-A manifest is a set of parallel read-only columns, sorted by flat chunk index without repetition, so that one
-`searchsorted` finds a chunk and two bound any run of them (a directory of `/`-separated keys).
-Nothing here knows which format the rows came from.
+A manifest is a set of parallel read-only columns, sorted by flat chunk index without repetition, so
+that one `searchsorted` finds a chunk and two bound any run of them (a directory of `/`-separated
+keys). Nothing here knows which format the rows came from.
 """
 
 import dataclasses

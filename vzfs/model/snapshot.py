@@ -61,7 +61,8 @@ class Snapshot:
     """One immutable state of a hierarchy.
 
     *nodes* are sorted by the UTF-8 bytes of their paths and have no path twice. *written_at* is in
-    nanoseconds since the Unix epoch. *parent* is the id of the snapshot before, if the file says it.
+    nanoseconds since the Unix epoch. *parent* is the id of the snapshot before, if the file says
+    it.
     """
 
     id: str
@@ -87,8 +88,9 @@ class SnapshotInfo:
 class VirtualChunkContainer:
     """A prefix below which a repository declares that its virtual chunks lie.
 
-    *url_prefix* is what the repository wrote. *name* resolves relative locations (`vcc://NAME/rest`).
-    *endpoint* and *anonymous* say what store the writer used; they are shown to the user, never used.
+    *url_prefix* is what the repository wrote. *name* resolves relative locations
+    (`vcc://NAME/rest`). *endpoint* and *anonymous* say what store the writer used; they are shown
+    to the user, never used.
     """
 
     url_prefix: str
@@ -101,8 +103,8 @@ class VirtualChunkContainer:
 class RefSpec:
     """Which snapshot the user asks for: at most one of *branch*, *tag* and *snapshot*.
 
-    None of them means the branch `main`. *snapshot* is an id or a unique beginning of one. *as_of*, in
-    nanoseconds since the Unix epoch, asks for the last snapshot of the branch written by then.
+    None of them means the branch `main`. *snapshot* is an id or a unique beginning of one. *as_of*,
+    in nanoseconds since the Unix epoch, asks for the last snapshot of the branch written by then.
     """
 
     branch: str | None = None

@@ -1,8 +1,9 @@
 """The chunk refs of one array, over all its manifests.
 
-An array's manifests cover disjoint regions of its grid. Each loads when a name in its region is first asked for.
-While one cannot be loaded, what it may hold is unknown: `find`, `has_any` and `children` then raise why, and never
-guess "absent". After `load` the answers come from memory, without a checkpoint.
+An array's manifests cover disjoint regions of its grid. Each loads when a name in its region is
+first asked for. While one cannot be loaded, what it may hold is unknown: `find`, `has_any` and
+`children` then raise why, and never guess "absent". After `load` the answers come from memory,
+without a checkpoint.
 """
 
 import functools
@@ -72,8 +73,8 @@ class ArrayRefs:
     async def has_any(self, prefix: tuple[int, ...]) -> bool:
         """Whether a chunk's coordinates begin with *prefix*.
 
-        Loads no more manifests than it takes to know. Raises the VzfsError for which one that would know
-        could not be loaded.
+        Loads no more manifests than it takes to know. Raises the VzfsError for which one that would
+        know could not be loaded.
         """
         low, high = self.array.grid.span(prefix)
         meeting = self._meeting(prefix)
@@ -102,8 +103,8 @@ class ArrayRefs:
     def children(self, prefix: tuple[int, ...], first: int = 0) -> Iterator[Child]:
         """Yield the next coordinates below *prefix*, from *first* on, ascending, each once.
 
-        Memory does not grow with their number, nor the time to the first with that of the manifests. Raises as
-        `find` does.
+        Memory does not grow with their number, nor the time to the first with that of the
+        manifests. Raises as `find` does.
         """
         axis = len(prefix)
         low, high = self.array.grid.span(prefix)

@@ -1,7 +1,7 @@
 """Reading an Icechunk repository: which objects to get, in which order, and what to make of them.
 
-Spec 2: `repo` names everything. Spec 1: `refs/branch.NAME/ref.json`, `refs/tag.NAME/ref.json`
-and `config.yaml`; a history is a walk along the parents. What the bytes mean is for `formats.icechunk`.
+Spec 2: `repo` names everything. Spec 1: `refs/branch.NAME/ref.json`, `refs/tag.NAME/ref.json` and
+`config.yaml`; a history is a walk along the parents. What the bytes mean is for `formats.icechunk`.
 """
 
 import functools

@@ -1,7 +1,8 @@
 """A repository opened, and one of its snapshots checked out.
 
-`open_repository` finds out what lies at a place and returns a `Repository`: refs, histories and snapshots. A `Checkout` is one
-snapshot with its manifests, which load once each, when first needed, however many names ask for them.
+`open_repository` finds out what lies at a place and returns a `Repository`: refs, histories and
+snapshots. A `Checkout` is one snapshot with its manifests, which load once each, when first needed,
+however many names ask for them.
 """
 
 import functools

@@ -1,9 +1,9 @@
 """Source objects: authorized ranges in, exact bytes of one version out.
 
-This room alone talks to object stores, servers and source files. It promises that the bytes it returns
-are those that were asked for, of the version that the reference names and of a version that it reports; that it
-reads nothing but what an `AuthorizedRange` proves; and that each call ends within its time budget, with a
-`SourceError` that says what to do if it failed.
+This room alone talks to object stores, servers and source files. It promises that the bytes it
+returns are those that were asked for, of the version that the reference names and of a version that
+it reports; that it reads nothing but what an `AuthorizedRange` proves; and that each call ends
+within its time budget, with a `SourceError` that says what to do if it failed.
 
 | module | owns |
 |---|---|

@@ -1,8 +1,9 @@
 """What a source of bytes is to the rest of the house: the `Fetcher` protocol and its values.
 
 A `Fetcher` takes proofs of authorization (`AuthorizedRange`, `AuthorizedPrefix`) and nothing else.
-It gives exactly the bytes that were asked for, of one version of the object, or raises `SourceError`:
-it never returns fewer or other bytes. Calls are concurrent, cancellable and bounded in time.
+It gives exactly the bytes that were asked for, of one version of the object, or raises
+`SourceError`: it never returns fewer or other bytes. Calls are concurrent, cancellable and bounded
+in time.
 """
 
 import dataclasses
@@ -11,7 +12,8 @@ from typing import Final, NamedTuple, Protocol
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 
 MAX_FETCH: Final = 2**30
-"""Bytes of one fetch. Chunks larger than some MiB are read in blocks; this bounds what a hostile length can cost."""
+"""Bytes of one fetch. Chunks larger than some MiB are read in blocks; this bounds what a hostile
+length can cost."""
 
 MAX_LISTED: Final = 1_000_000
 """Names of one listing: some 100 MB. Refs and snapshots of a repository are fewer by far."""
@@ -20,7 +22,8 @@ MAX_LISTED: Final = 1_000_000
 class Fetched(NamedTuple):
     """The bytes that were asked for, and the *version* of the object that they belong to.
 
-    *version* is opaque: equal versions of one location mean the same object, as far as its store can tell.
+    *version* is opaque: equal versions of one location mean the same object, as far as its store
+    can tell.
     """
 
     data: bytes
@@ -32,26 +35,30 @@ class Timing:
     """How long a source may take. Seconds, but for *attempts*."""
 
     deadline: float = 60.0
-    """For a whole fetch, with every retry and every wait: readers that get no errno by then look hung."""
+    """For a whole fetch, with every retry and every wait: readers that get no errno by then look
+    hung."""
 
     connect: float = 10.0
     """For a connection with its TLS handshake. Three lost SYNs take 7 s to be repeated."""
 
     stall: float = 20.0
-    """Without a byte from the server. Cold tiers of object stores take several seconds to the first."""
+    """Without a byte from the server. Cold tiers of object stores take several seconds to the
+    first."""
 
     attempts: int = 5
     """Requests for one fetch that fail in a way that may pass."""
 
     backoff: float = 0.2
-    """Before the second attempt; doubled each time, less up to a half at random. Five attempts wait 3 s at most."""
+    """Before the second attempt; doubled each time, less up to a half at random. Five attempts wait
+    3 s at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceStatistics:
     """What a source has done so far: requests (or file accesses) by kind, bytes and failures.
 
-    A request that is tried again counts in its kind and in *retries*. *errors* are the calls that raised.
+    A request that is tried again counts in its kind and in *retries*. *errors* are the calls that
+    raised.
     """
 
     gets: int = 0

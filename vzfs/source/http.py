@@ -1,8 +1,9 @@
 """Objects of plain HTTP(S) servers.
 
-Requests carry no credentials. A redirect is followed here, by hand, and only to what the authorized prefix covers. A
-reply counts if it is 206 with exactly the range that was asked for, or 200 for a whole object; its body is read
-in bounded pieces and must have exactly the announced length. Servers have no common way to list.
+Requests carry no credentials. A redirect is followed here, by hand, and only to what the authorized
+prefix covers. A reply counts if it is 206 with exactly the range that was asked for, or 200 for a
+whole object; its body is read in bounded pieces and must have exactly the announced length. Servers
+have no common way to list.
 """
 
 import contextlib
@@ -28,7 +29,8 @@ from vzfs.source.wire import Precondition, PreconditionFailed, Seen, Tally, Tran
 
 MAX_REDIRECTS: Final = 5
 MAX_DRAINED: Final = 64 * 1024
-"""Bytes of an unwanted body that are read to keep its connection; for more, a new one is cheaper."""
+"""Bytes of an unwanted body that are read to keep its connection; for more, a new one is
+cheaper."""
 
 CONNECTIONS: Final = 128
 """Connections kept to one host: more than fetches run at once."""
@@ -37,7 +39,8 @@ HOSTS: Final = 64
 """Hosts whose connections are kept."""
 
 _PIECE: Final = 1 << 18
-"""Bytes asked for at once. 16 MiB bodies come at 280 MB/s in pieces of 1 MiB, at 1200 in these, 550 in 64 KiB."""
+"""Bytes asked for at once. 16 MiB bodies come at 280 MB/s in pieces of 1 MiB, at 1200 in these, 550
+in 64 KiB."""
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _NO_HEAD: Final = frozenset({405, 501})

@@ -1,8 +1,8 @@
 """Objects that are local files.
 
-A file is opened beneath the authorized root: no `..` and no link leads out of it (the root itself may be reached through
-links: the user named it). Only regular files are read, and a file that changes
-while it is read gives an error, not a mix of old and new.
+A file is opened beneath the authorized root: no `..` and no link leads out of it (the root itself
+may be reached through links: the user named it). Only regular files are read, and a file that
+changes while it is read gives an error, not a mix of old and new.
 """
 
 import contextlib

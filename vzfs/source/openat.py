@@ -1,8 +1,8 @@
 """Opening files beneath a directory that must not be left.
 
-`openat2` lets the kernel refuse every path that leaves the directory, by `..` or by a link, with no moment in between in which
-a link could be swapped. Where it is missing (Linux before 5.6, some sandboxes), the path is
-walked component by component and links are not followed at all.
+`openat2` lets the kernel refuse every path that leaves the directory, by `..` or by a link, with no
+moment in between in which a link could be swapped. Where it is missing (Linux before 5.6, some
+sandboxes), the path is walked component by component and links are not followed at all.
 """
 
 import ctypes

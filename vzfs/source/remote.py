@@ -1,8 +1,9 @@
 """Objects behind a server: how a fetch makes sure of the version, whatever protocol is spoken.
 
-One GET with a precondition, and the reply compared. Some servers compare an entity tag with
-their own without its quotes and so refuse every precondition: after a 412, one HEAD tells the object's tag, and
-if it is the wanted one, that authority gets no preconditions any more and its replies decide.
+One GET with a precondition, and the reply compared. Some servers compare an entity tag with their
+own without its quotes and so refuse every precondition: after a 412, one HEAD tells the object's
+tag, and if it is the wanted one, that authority gets no preconditions any more and its replies
+decide.
 """
 
 from typing import Final

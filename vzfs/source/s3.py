@@ -1,12 +1,13 @@
 """Objects of S3 and what speaks like it, through obstore.
 
-Stores are made from what the user says (`StoreOptions`) and from the environment: credentials come from nowhere
-else. obstore neither retries here nor waits beyond the time budget, and its word for a right reply is checked
-where it does not look: the length of the body, and whether there is a version. Its messages
-hold the server's replies, which can hold signatures, so nothing of them but status codes gets out.
+Stores are made from what the user says (`StoreOptions`) and from the environment: credentials come
+from nowhere else. obstore neither retries here nor waits beyond the time budget, and its word for a
+right reply is checked where it does not look: the length of the body, and whether there is a
+version. Its messages hold the server's replies, which can hold signatures, so nothing of them but
+status codes gets out.
 
-obstore follows redirects by itself, without credentials and never from https: to http:. So the endpoint that the
-user names (or AWS) is trusted to say where its objects are.
+obstore follows redirects by itself, without credentials and never from https: to http:. So the
+endpoint that the user names (or AWS) is trusted to say where its objects are.
 """
 
 import datetime
@@ -125,7 +126,8 @@ class S3:
         if options.path_style is not None:
             config["virtual_hosted_style_request"] = not options.path_style
         if options.endpoint is not None:
-            # Both keys, so that AWS_ENDPOINT_URL_S3 in the environment does not win over the user's option.
+            # Both keys, so that AWS_ENDPOINT_URL_S3 in the environment does not win over the user's
+            # option.
             endpoint = _endpoint(bucket, options, where)
             config["endpoint"] = config["aws_endpoint_url_s3"] = endpoint
         try:

@@ -1,7 +1,8 @@
 """What obstore's errors mean.
 
-Some have a class of their own; the others are told apart by what their text says before any foreign part begins. That
-text holds the server's reply, which can hold a signature: none of it gets into our errors.
+Some have a class of their own; the others are told apart by what their text says before any foreign
+part begins. That text holds the server's reply, which can hold a signature: none of it gets into
+our errors.
 """
 
 import contextlib

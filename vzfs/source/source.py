@@ -1,8 +1,8 @@
 """The `Fetcher` over real stores: dispatch by scheme, retries, and one time budget for everything.
 
-Stores are talked to by blocking calls in threads, under a limiter that the composition root owns. A caller that is cancelled goes
-at once; its thread is left behind, counts against the limiter until it ends, and ends
-within the time budget or the stall limit of its request.
+Stores are talked to by blocking calls in threads, under a limiter that the composition root owns. A
+caller that is cancelled goes at once; its thread is left behind, counts against the limiter until
+it ends, and ends within the time budget or the stall limit of its request.
 """
 
 import random
@@ -30,7 +30,8 @@ HOST_SHARE: Final = 4
 class Source:
     """Reads files, S3 objects and HTTP objects, as authorized.
 
-    *limiter* bounds the threads in use; one bucket or server gets a part of them, so that a dead one leaves the others alone.
+    *limiter* bounds the threads in use; one bucket or server gets a part of them, so that a dead
+    one leaves the others alone.
     """
 
     def __init__(self, timing: Timing = DEFAULT_TIMING, *, limiter: trio.CapacityLimiter) -> None:

@@ -1,8 +1,9 @@
 """Which version of an object was seen, and whether it is the one that was referred to. Pure.
 
 Entity tags are compared on their opaque value: stores and repositories differ in quotes. A strong
-tag or a date goes into the request as a precondition, and whatever the server made of that, the reply is
-compared too. A weak tag never matches under If-Match (RFC 9110, 13.1.1), so there the reply alone decides.
+tag or a date goes into the request as a precondition, and whatever the server made of that, the
+reply is compared too. A weak tag never matches under If-Match (RFC 9110, 13.1.1), so there the
+reply alone decides.
 """
 
 import re
@@ -42,7 +43,8 @@ def precondition(checksum: Checksum | None, pinned: str | None = None) -> Precon
 def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> str:
     """Return the version *seen*, if it is what *wanted* refers to, and the *pinned* one.
 
-    Raises SourceError: `SOURCE_CHANGED` for another version, `SOURCE_MISMATCH` if the reply does not tell.
+    Raises SourceError: `SOURCE_CHANGED` for another version, `SOURCE_MISMATCH` if the reply does
+    not tell.
     """
     where = str(wanted.location)
     checksum = wanted.checksum

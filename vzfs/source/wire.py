@@ -1,7 +1,8 @@
 """Between `Source` and the modules that talk to a store: what a reply says, and how a talk fails.
 
 Modules that talk (`http`, `s3`, `local`) block; they run in threads and may run many times at once.
-They raise `SourceError` for what will not pass, and `Transient` around the SourceError to raise if it does not.
+They raise `SourceError` for what will not pass, and `Transient` around the SourceError to raise if
+it does not.
 """
 
 import threading

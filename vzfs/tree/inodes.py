@@ -6,8 +6,8 @@ A node's window holds, in this order: its directory, its documents, its director
 Each snapshot has its own epoch of numbers; the first begins at 1, so that its root is FUSE's root.
 
 An array whose window would be larger than `MAX_WINDOW`, or would not fit into the epoch, has its
-keys numbered when they are first looked at, in a table of bounded size from which what was not used longest leaves; its
-number is then stale, and the name is looked up again.
+keys numbered when they are first looked at, in a table of bounded size from which what was not used
+longest leaves; its number is then stale, and the name is looked up again.
 """
 
 import bisect

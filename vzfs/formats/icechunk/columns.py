@@ -1,8 +1,8 @@
 """Many flatbuffers tables of one type at once: a numpy column for each field, checked as a whole.
 
-Tables share few vtables, so where a field lies is worked out once for each distinct vtable; values are then gathered
-for all tables together. Integers are read through views that overlap byte by byte, as nothing obliges a writer to
-align them.
+Tables share few vtables, so where a field lies is worked out once for each distinct vtable; values
+are then gathered for all tables together. Integers are read through views that overlap byte by
+byte, as nothing obliges a writer to align them.
 """
 
 import itertools
@@ -69,10 +69,11 @@ class Memory:
     def distinct(self, vectors: Ints, max_length: int) -> tuple[Ints, Ints, Ints]:
         """Return (starts, lengths, codes): the distinct byte vectors among *vectors*, and which each is.
 
-        A vector of more than *max_length* bytes is refused, since comparing takes a pass over all for each 8 bytes.
+        A vector of more than *max_length* bytes is refused, since comparing takes a pass over all
+        for each 8 bytes.
 
-        Vectors at one position are one; others are told apart by a hash of their bytes, and then compared byte for
-        byte with the one that stands for them, as a hash may be made to collide.
+        Vectors at one position are one; others are told apart by a hash of their bytes, and then
+        compared byte for byte with the one that stands for them, as a hash may be made to collide.
         """
         positions, shared = np.unique(vectors, return_inverse=True)
         lengths = self.integers(positions, 4)

@@ -9,8 +9,8 @@ from vzfs.model.snapshot import VirtualChunkContainer
 def containers_of(config: object) -> tuple[VirtualChunkContainer, ...]:
     """Return the containers of a decoded configuration. Raises FormatError.
 
-    A container that is invalid in itself is returned all the same, with what prefix it has: whether a
-    prefix authorizes anything is decided where access is, and the user is shown why not.
+    A container that is invalid in itself is returned all the same, with what prefix it has: whether
+    a prefix authorizes anything is decided where access is, and the user is shown why not.
     """
     if config is None:
         return ()

@@ -1,8 +1,9 @@
 """The envelope of every Icechunk metadata file: a 39-byte header, and a payload that may be compressed.
 
-The header is the magic (12 bytes), the writer's name (24, padded with spaces), then one byte each for spec version,
-file type and compression. The spec version counts for this file alone: migrated repositories mix them.
-The frames of zstd carry no content size, so what a payload unpacks to is bounded while it is unpacked.
+The header is the magic (12 bytes), the writer's name (24, padded with spaces), then one byte each
+for spec version, file type and compression. The spec version counts for this file alone: migrated
+repositories mix them. The frames of zstd carry no content size, so what a payload unpacks to is
+bounded while it is unpacked.
 """
 
 import dataclasses
@@ -71,8 +72,8 @@ def open_envelope(
 ) -> Envelope:
     """Check the header of *data* and unpack the payload, to at most *max_payload* bytes.
 
-    Raises FormatError: CORRUPT_METADATA for what is no such file or is damaged, UNSUPPORTED_FORMAT for an
-    unknown spec version, file type or compression.
+    Raises FormatError: CORRUPT_METADATA for what is no such file or is damaged, UNSUPPORTED_FORMAT
+    for an unknown spec version, file type or compression.
     """
     view = memoryview(data).toreadonly().cast("B")
     if len(view) < HEADER_LENGTH or view[: len(MAGIC)] != MAGIC:

@@ -1,7 +1,8 @@
 """Whether the manifests of an array keep apart: each chunk belongs to one of them at most.
 
-Writers split a grid along whole dimensions, so the regions fall apart when they are sorted along one dimension after
-another. What does not fall apart so is compared pair by pair, up to a limit on the work.
+Writers split a grid along whole dimensions, so the regions fall apart when they are sorted along
+one dimension after another. What does not fall apart so is compared pair by pair, up to a limit on
+the work.
 """
 
 import itertools

@@ -1,9 +1,10 @@
 """FlatBuffers, read with every offset checked: tables, vectors, strings, structs.
 
-A buffer is a graph of tables linked by offsets, and nothing keeps a hostile one from pointing to the
-same vector a million times, to make work or memory that its size does not suggest. So a `Buffer`
-keeps accounts: what is read out of it as strings, byte vectors and vector elements may not exceed *twice* its
-own length altogether, which no buffer without such tricks comes near. Strings are read once each.
+A buffer is a graph of tables linked by offsets, and nothing keeps a hostile one from pointing to
+the same vector a million times, to make work or memory that its size does not suggest. So a
+`Buffer` keeps accounts: what is read out of it as strings, byte vectors and vector elements may not
+exceed *twice* its own length altogether, which no buffer without such tricks comes near. Strings
+are read once each.
 """
 
 import struct
@@ -78,7 +79,8 @@ class Buffer:
 class Table:
     """One table: its fields by number, in the order in which the schema declares them.
 
-    A field that is absent reads as its default. Every `required_` method raises FormatError instead.
+    A field that is absent reads as its default. Every `required_` method raises FormatError
+    instead.
     """
 
     __slots__ = ("_buffer", "_end", "_position", "_vtable", "_vtable_end")

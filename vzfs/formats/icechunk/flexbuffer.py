@@ -1,9 +1,9 @@
 """FlexBuffers: values that describe themselves, as spec 2 stores metadata and configuration.
 
-A buffer ends with its root value, that value's type and its width. A type byte holds the type above and,
-in the lowest two bits, the logarithm of a width: that of the elements, for what lies behind an offset.
-Offsets count backwards, so there are no cycles, but a value may be pointed to again and again;
-a document of a hundred bytes could unfold to billions of values. Values, and characters of
+A buffer ends with its root value, that value's type and its width. A type byte holds the type above
+and, in the lowest two bits, the logarithm of a width: that of the elements, for what lies behind an
+offset. Offsets count backwards, so there are no cycles, but a value may be pointed to again and
+again; a document of a hundred bytes could unfold to billions of values. Values, and characters of
 distinct strings, are therefore counted against the length of the buffer.
 """
 
@@ -15,7 +15,8 @@ from vzfs.errors import FormatError
 from vzfs.formats.icechunk.envelope import corrupt
 
 MAX_KEY: Final = 32 * 1024
-"""Bytes of a key, which may be the prefix of a container: four times as many as a location has characters."""
+"""Bytes of a key, which may be the prefix of a container: four times as many as a location has
+characters."""
 
 MAX_DEPTH: Final = 100
 """Levels of nesting: JSON libraries stop at about as many, and Python's stack has room for them."""

@@ -1,7 +1,8 @@
 """Manifest files: where each chunk of some arrays is, decoded for all chunks at once.
 
-A manifest may hold refs of arrays and of regions that nobody asked about; they are left out. What is
-asked for is checked entirely: each ref has one kind, lies where a 63-bit offset reaches, and is the only one of its chunk.
+A manifest may hold refs of arrays and of regions that nobody asked about; they are left out. What
+is asked for is checked entirely: each ref has one kind, lies where a 63-bit offset reaches, and is
+the only one of its chunk.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,15 +30,18 @@ CHUNKS: Final = b"chunks/"
 """Where native chunks lie in a repository."""
 
 MAX_REGIONS: Final = 16
-"""Regions of one array for which one manifest speaks. Writers make one; each costs a pass over its refs."""
+"""Regions of one array for which one manifest speaks. Writers make one; each costs a pass over its
+refs."""
 
 _MAX_COORDINATE: Final = 2**32
 
 _MAX_TEXT: Final = 4 * MAX_LOCATION_LENGTH
-"""Bytes of a location or an etag: a character takes up to four, and what is compressed is hardly ever longer."""
+"""Bytes of a location or an etag: a character takes up to four, and what is compressed is hardly
+ever longer."""
 
 _MIN_REF: Final = 24
-"""Bytes of a payload that the smallest ref takes: its offset, a table, and a vector for its coordinates."""
+"""Bytes of a payload that the smallest ref takes: its offset, a table, and a vector for its
+coordinates."""
 
 _INDEX, _INLINE, _OFFSET, _LENGTH, _CHUNK_ID, _LOCATION, _ETAG, _MODIFIED, _COMPRESSED = range(9)
 _WIDTHS: Final = (4, 4, 8, 8, OBJECT_ID_LENGTH, 4, 4, 4, 4)
@@ -52,8 +56,9 @@ def decode_manifest(
 ) -> dict[bytes, Manifest]:
     """Decode one file of `manifests/`, for the arrays whose node ids *wanted* has.
 
-    Every wanted array gets a manifest, empty where the file has nothing for it. Where *expected_id* is given, the
-    file must say that it has this id. Raises FormatError, also for a grid of more than 2**63 - 1 chunks.
+    Every wanted array gets a manifest, empty where the file has nothing for it. Where *expected_id*
+    is given, the file must say that it has this id. Raises FormatError, also for a grid of more
+    than 2**63 - 1 chunks.
     """
     _check_wanted(wanted)
     envelope = open_envelope(data, FileType.MANIFEST, max_payload=max_payload)
@@ -216,7 +221,8 @@ class _LocationsDecoder:
 def _locations_decoder(root: Table) -> _LocationsDecoder:
     """Return the decoder for the manifest *root*.
 
-    Its `compression_algorithm` says little: the default, 1, stands in manifests that compress nothing.
+    Its `compression_algorithm` says little: the default, 1, stands in manifests that compress
+    nothing.
     """
     return _LocationsDecoder(root.blob(2), root.u8(3, default=1))
 

@@ -1,7 +1,7 @@
 """Metadata of snapshots and repositories: named values, in MessagePack (spec 1) or FlexBuffers (spec 2).
 
-A value is JSON-like whichever way it was written: no bytes, no extension types, no key but strings, and
-nesting that any reader can follow.
+A value is JSON-like whichever way it was written: no bytes, no extension types, no key but strings,
+and nesting that any reader can follow.
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,7 +32,8 @@ def decode_metadata(items: Iterable[Table], spec_version: int) -> Mapping[str, o
 def decode_msgpack(data: bytes) -> object:
     """Return the value in *data*. Raises FormatError."""
     try:
-        # Lengths are believed when memory is allocated for them, so a pass that allocates nothing goes first.
+        # Lengths are believed when memory is allocated for them, so a pass that allocates nothing
+        # goes first.
         walker = msgpack.Unpacker(max_buffer_size=max(len(data), 1))
         walker.feed(data)
         walker.skip()

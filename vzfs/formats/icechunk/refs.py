@@ -1,7 +1,8 @@
 """The entry points of a spec 1 repository: `ref.json` of each branch and tag, and `config.yaml`.
 
-Of YAML only the tree is read: scalars stay text but for null and booleans, a tag (`!s3_compatible`) becomes a mapping
-with one key, and aliases, by which a small file unfolds to a large one, are refused.
+Of YAML only the tree is read: scalars stay text but for null and booleans, a tag (`!s3_compatible`)
+becomes a mapping with one key, and aliases, by which a small file unfolds to a large one, are
+refused.
 """
 
 import json

@@ -28,8 +28,9 @@ class Availability(enum.IntEnum):
 class RepoInfo:
     """One state of a repository.
 
-    *branches* and *tags* map names to snapshot ids. *snapshots* has every snapshot, in the order of ids; parents are
-    resolved and form no cycle. *availability_reason* is "" where the owner gives none.
+    *branches* and *tags* map names to snapshot ids. *snapshots* has every snapshot, in the order of
+    ids; parents are resolved and form no cycle. *availability_reason* is "" where the owner gives
+    none.
     """
 
     spec_version: int

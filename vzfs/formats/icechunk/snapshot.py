@@ -1,7 +1,7 @@
 """Snapshot files: the whole hierarchy at one moment, with the manifests that speak for each array.
 
-What would make a path ambiguous is refused for the whole file (two nodes of one path, a node below an
-array, a node named like a document). What concerns one array alone becomes its `problem`.
+What would make a path ambiguous is refused for the whole file (two nodes of one path, a node below
+an array, a node named like a document). What concerns one array alone becomes its `problem`.
 """
 
 import struct
