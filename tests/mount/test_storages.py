@@ -1,6 +1,7 @@
 """Where repositories live: a folder, a file: URL, S3, and plain HTTP, which cannot list."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import zarr
 from tests.mount.conftest import Mount, MountFailedError
 from tests.mount.repositories import add_native, create
 from tests.servers import ObjectServer, status
+from vzfs import mounttable
 
 VALUES = np.arange(1000, dtype="i4").reshape(10, 100)
 S3 = ["--allow-http", "--anonymous", "--region", "us-east-1"]
@@ -159,3 +161,20 @@ def test_a_deleted_tag_is_gone(tmp_path: Path, folder: Path) -> None:
     found = vzfs("info", str(tmp_path / "repo"), "--tag", "gone")
     assert found.returncode == 3
     assert "there is no tag 'gone'" in found.stderr
+
+
+@pytest.mark.parametrize("name", ["café 東京", "a,allow_other", "back\\slash", "#?%20"])
+def test_a_source_may_have_any_name(name: str, tmp_path: Path, mount: Callable[..., Mount]) -> None:
+    """A repository in a folder of any name is mounted, and the mount table has one line for it."""
+    folder = tmp_path / "sources" / name
+    folder.mkdir(parents=True)
+    session = create(folder / "repo").writable_session("main")
+    add_native(zarr.group(session.store), "a", VALUES, (5, 50))
+    session.commit("any name")
+    mounted = mount(folder / "repo")
+
+    found = mounttable.topmost(mounted.path)
+    assert found is not None
+    assert found.fstype == "fuse.vzfs"
+    assert mounted.path.stat().st_uid == os.getuid()
+    np.testing.assert_array_equal(zarr.open_array(mounted.path / "a", mode="r")[...], VALUES)

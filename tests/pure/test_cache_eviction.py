@@ -1,9 +1,13 @@
 """Which entries of the disk cache go first, and how many."""
 
+import types
+
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
+from vzfs.cache import folder
 from vzfs.cache.eviction import Cut, Survey, choose, excess
 
 entries = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 100)), max_size=30)
@@ -45,3 +49,11 @@ def test_surveys_add_up() -> None:
     assert joined.total == 65
     assert joined.used_at.tolist() == [1, 2, 1, 2]
     assert Survey.joined([]).total == 0
+
+
+@pytest.mark.parametrize(("modified", "used"), [(-(2**70), 0), (5, 5), (2**70, 100)])
+def test_a_time_that_cannot_be_is_one_that_can(modified: int, used: int) -> None:
+    """A file dated before the epoch or in the future is the oldest or the newest, and breaks no pass."""
+    status = types.SimpleNamespace(st_mtime_ns=modified)
+
+    assert folder._used_at(status, 100) == used
