@@ -9,7 +9,7 @@ import trio
 from tests.fakes import FakeSource
 from vzfs import chunks
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
-from vzfs.cache import DiskCache, MemoryCache
+from vzfs.cache import DiskCache, EntryKey, MemoryCache
 from vzfs.chunks import REMEMBER_FAILURE, Chunks
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
@@ -486,3 +486,58 @@ async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
     blocked.set()
     await reader.written()
     assert reader.disk.statistics().writes == 1
+
+
+async def test_a_version_that_a_server_confirmed_binds_before_it_is_served(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """Once this mount's HEAD has found the cached version current, no other is fetched beside it."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100))
+    await first.written()
+    second = await new_reader(tmp_path)
+    ask = source.version
+
+    async def replaced_behind_it(wanted: AuthorizedRange) -> str:
+        version = await ask(wanted)
+        source.put(URL, DATA[::-1])
+        return version
+
+    source.version = replaced_behind_it
+    with pytest.raises(SourceError) as caught:
+        await second.read(ref(100, 100))
+    assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+    assert await second.read(ref(0, 100)) == DATA[:100]
+
+
+async def test_what_came_from_the_cache_too_late_is_not_served(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cached bytes of a version that another task gave up meanwhile are not mixed with the new one."""
+    checksum = CHECKSUMS["last-modified"](source)
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100, checksum))
+    await first.written()
+    second = await new_reader(tmp_path)
+    source.put(URL, DATA[::-1])
+    get, found, go_on = DiskCache.get, trio.Event(), trio.Event()
+
+    async def late(self: DiskCache, key: EntryKey) -> bytes | None:
+        data = await get(self, key)
+        if key.offset == 0:
+            found.set()
+            await go_on.wait()
+        return data
+
+    monkeypatch.setattr(DiskCache, "get", late)
+    served: list[bytes] = []
+
+    async def read() -> None:
+        served.append(await second.read(ref(0, 100, checksum)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await found.wait()
+        assert await second.read(ref(100, 100, checksum)) == DATA[::-1][100:200]
+        go_on.set()
+    assert served == [DATA[::-1][:100]]

@@ -1,5 +1,6 @@
 """A checkout as a file system, without a kernel: names, listings, and manifests out of reach."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -62,11 +63,13 @@ class FakeRepository:
     def __init__(self, files: dict[str, Manifest | VzfsError]) -> None:
         self.files = files
         self.loads: list[str] = []
+        self.wanted: Mapping[bytes, WantedArray] = {}
 
     async def manifest(
         self, manifest_id: str, wanted: Mapping[bytes, WantedArray]
     ) -> Mapping[bytes, Manifest]:
         self.loads.append(manifest_id)
+        self.wanted = wanted
         await trio.lowlevel.checkpoint()
         found = self.files[manifest_id]
         if isinstance(found, VzfsError):
@@ -331,3 +334,47 @@ async def test_ten_million_names_are_listed_as_they_are_asked_for() -> None:
 
     assert (first.name, late.name) == ("0", str(count - 1))
     assert next(await fs.children(keys, late.position), None) is None
+
+
+async def test_a_resumed_listing_of_keys_looks_at_no_earlier_manifest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page of a directory of keys begins with the manifest that it resumes in."""
+    parts = {f"m{i}": ((i, i + 1), (0, 2)) for i in range(4)}
+    files = {f"m{i}": inline([2 * i, 2 * i + 1]) for i in range(4)}
+    fs = filesystem(FakeRepository(dict(files)), array(GRID, ENCODINGS[0], parts))
+    keys = (await names_in(fs, "c")).inode
+    looked: list[Manifest] = []
+    children_of = arrayrefs._children_of
+    monkeypatch.setattr(
+        arrayrefs,
+        "_children_of",
+        lambda part, *rest: looked.append(part) or children_of(part, *rest),
+    )
+
+    assert [line.name for line in await fs.children(keys, 2**20 + 3)] == ["3"]
+    assert looked == [files["m3"]]
+
+
+async def test_an_array_that_cannot_be_named_spoils_no_neighbour() -> None:
+    """Of a manifest that two arrays share, only the one whose chunks can be named is asked for."""
+    part = {"all": ((0, 4), (0, 2))}
+    good = array(GRID, ENCODINGS[0], part)
+    bad = dataclasses.replace(good, path="/b", id=b"b", problem="an unknown grid")
+    repository = FakeRepository({"all": inline([0])})
+    fs = filesystem(repository, good, bad)
+
+    assert (await names_in(fs, "c", "0", "0")).size == 1
+    assert list(repository.wanted) == [b"a"]
+
+
+async def test_an_inode_of_a_chunk_that_does_not_exist_is_stale() -> None:
+    """A number that was never given out reads as no file, and not as an empty one."""
+    fs = filesystem(
+        FakeRepository({"good": inline([0]), "bad": inline([7])}), array(GRID, ENCODINGS[0], SPLIT)
+    )
+    present = (await names_in(fs, "c", "0", "0")).inode
+    for call in (fs.read(present + 1, 0, 10), fs.attrs(present + 1)):
+        with pytest.raises(NameProblem) as caught:
+            await call
+        assert caught.value.kind is ErrorKind.STALE_INODE

@@ -178,3 +178,18 @@ def test_a_source_may_have_any_name(name: str, tmp_path: Path, mount: Callable[.
     assert found.fstype == "fuse.vzfs"
     assert mounted.path.stat().st_uid == os.getuid()
     np.testing.assert_array_equal(zarr.open_array(mounted.path / "a", mode="r")[...], VALUES)
+
+
+def test_a_snapshot_in_place_of_another_is_refused(tmp_path: Path) -> None:
+    """A snapshot file that says it is another one is damage, and is not shown for the one asked for."""
+    path = tmp_path / "repo"
+    repository = create(path)
+    session = repository.writable_session("main")
+    add_native(zarr.group(session.store), "a", VALUES, (5, 50))
+    tip = session.commit("one")
+    other = next(s.id for s in repository.ancestry(branch="main") if s.id != tip)
+    (path / "snapshots" / tip).write_bytes((path / "snapshots" / other).read_bytes())
+
+    found = vzfs("info", str(path))
+    assert found.returncode == 6
+    assert f"the snapshot should be {tip} and is {other}" in found.stderr

@@ -516,3 +516,15 @@ def test_any_text_is_a_config_or_a_format_error(text: str) -> None:
     """Any text decodes to containers or to FormatError."""
     with contextlib.suppress(FormatError):
         decode_config(text.encode())
+
+
+def test_flexbuffer_keys_end_soon() -> None:
+    """A key that runs on for long is refused, as looking for its end costs as much for each key."""
+
+    def key(length: int) -> bytes:
+        text = b"x" * length + b"\0"
+        return text + struct.pack("<I", len(text)) + bytes([4 << 2, 4])
+
+    assert decode_flexbuffer(key(10_000)) == "x" * 10_000
+    with pytest.raises(FormatError, match="does not end"):
+        decode_flexbuffer(key(100_000))

@@ -174,3 +174,21 @@ def test_no_path_leads_through_a_file() -> None:
     for file in (Chunk(1, (0,)), Document(1, 0)):
         with pytest.raises(NameProblem, match="this is a file"):
             tree.lookup(file, "x")
+
+
+def test_a_number_in_use_outlives_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an oversized array's numbers the one that was not used longest goes, not the one made first."""
+    monkeypatch.setattr(inodes, "MAX_TABLE", 2)
+    numbers = Inodes(Tree(snapshot(array("/a", ChunkGrid((2**32, 2**32))))))
+    chunks = [Chunk(1, (i, 0)) for i in range(5)]
+    first, second = (numbers.number(chunk) for chunk in chunks[:2])
+    assert numbers.number(chunks[0]) == first
+    third = numbers.number(chunks[2])
+    with pytest.raises(NameProblem):
+        numbers.entry(second)
+
+    assert numbers.entry(first) == chunks[0]
+    numbers.number(chunks[3])
+    assert numbers.entry(first) == chunks[0]
+    with pytest.raises(NameProblem):
+        numbers.entry(third)
