@@ -17,9 +17,15 @@ from vzfs.errors import ErrorKind, FormatError
 from vzfs.formats.icechunk.columns import Memory, Tables
 from vzfs.formats.icechunk.envelope import FileType, open_envelope
 from vzfs.formats.icechunk.flatbuffer import Buffer
-from vzfs.formats.icechunk.flexbuffer import decode_flexbuffer
+from vzfs.formats.icechunk.flexbuffer import MAX_DEPTH, decode_flexbuffer
 from vzfs.formats.icechunk.ids import decode_id, encode_id, encode_ids
-from vzfs.formats.icechunk.metadata import decode_metadata, decode_msgpack
+from vzfs.formats.icechunk.metadata import (
+    MAX_METADATA,
+    MAX_MSGPACK,
+    Allowance,
+    decode_metadata,
+    decode_msgpack,
+)
 from vzfs.formats.icechunk.refs import MAX_CONFIG_SIZE, decode_config, decode_ref
 from vzfs.model.snapshot import VirtualChunkContainer
 
@@ -421,7 +427,37 @@ def test_metadata_is_what_json_can_say(value: bytes) -> None:
     """Bytes, extension types and unreadable nesting are no metadata."""
     items = root_of(Table({0: Vector([Table({0: "name", 1: value})])})).tables(0)
     with pytest.raises(FormatError):
-        decode_metadata(items, 1)
+        decode_metadata(items, Allowance(1))
+
+
+@pytest.mark.parametrize(("spec_version", "limit"), [(1, MAX_MSGPACK), (2, MAX_METADATA)])
+def test_metadata_of_a_file_has_a_limit(spec_version: int, limit: int) -> None:
+    """The metadata values of one file together have at most so many bytes."""
+    text = limit // 4 - 5
+    if spec_version == 1:
+        value = b"\xdb" + struct.pack(">I", text) + b"x" * text
+    else:
+        head = struct.pack("<I", text - 6) + b"x" * (text - 6)
+        value = head + struct.pack("<I", text - 6) + bytes([5 << 2 | 2, 4])
+
+    def items(count: int):
+        # What is one object is written once and pointed to again, which is another crime.
+        named = [Table({0: f"name {i}", 1: bytes(bytearray(value))}) for i in range(count)]
+        return root_of(Table({0: Vector(named)})).tables(0)
+
+    assert len(decode_metadata(items(4), Allowance(spec_version))) == 4
+    with pytest.raises(FormatError, match="more metadata"):
+        decode_metadata(items(5), Allowance(spec_version))
+
+
+def test_metadata_may_be_nested_as_deep_as_the_limit_says() -> None:
+    """A hundred levels of lists are read, and one more is refused."""
+    for levels, is_read in ((MAX_DEPTH, True), (MAX_DEPTH + 1, False)):
+        items = root_of(
+            Table({0: Vector([Table({0: "a", 1: b"\x91" * levels + b"\xc0"})])})
+        ).tables(0)
+        with contextlib.nullcontext() if is_read else pytest.raises(FormatError, match="deeper"):
+            decode_metadata(items, Allowance(1))
 
 
 # -- spec 1 entry points
@@ -495,6 +531,9 @@ def test_config_without_containers_declares_none(text: str) -> None:
         "a: b: c",
         "--- 1\n--- 2",
         '"\\UFFFFFFFF"',
+        'x: "\\uD800"',
+        '"\\uD800": x',
+        "[" + "[]," * 15_000 + "]",
         "%YAML " + "9" * 5000 + ".1\n---\n1",
         "\x00",
         " " * (MAX_CONFIG_SIZE + 1),

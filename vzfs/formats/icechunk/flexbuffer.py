@@ -45,6 +45,9 @@ class _Kind(enum.IntEnum):
     TYPED_BOOL = 36
 
 
+_SCALARS: Final = frozenset({_Kind.NULL, _Kind.INT, _Kind.UINT, _Kind.FLOAT, _Kind.BOOL})
+_CONTAINERS: Final = frozenset({*range(_Kind.MAP, _Kind.FIXED_FLOAT_4 + 1), _Kind.TYPED_BOOL})
+_uint: Final = int.from_bytes
 _FLOATS: Final = {2: struct.Struct("<e"), 4: struct.Struct("<f"), 8: struct.Struct("<d")}
 
 
@@ -67,6 +70,7 @@ class _Reader:
 
     def __init__(self, data: bytes) -> None:
         self._data = data
+        self._size = len(data)
         self._budget = 2 * len(data) + 16
         self._strings: dict[tuple[int, int], str] = {}
         self._keys: dict[int, str] = {}
@@ -75,6 +79,32 @@ class _Reader:
         """Return the value of type *packed* whose slot of *width* bytes is at *position*."""
         self._charge(1)
         kind, child = packed >> 2, 1 << (packed & 3)
+        if kind in _SCALARS:
+            return self._scalar(kind, position, width)
+        target = self._target(position, width)
+        if kind in _CONTAINERS:
+            if depth >= MAX_DEPTH:
+                raise corrupt(f"a FlexBuffers value is nested deeper than {MAX_DEPTH} levels")
+            return self._container(kind, target, child, depth)
+        match kind:
+            case _Kind.KEY:
+                return self._key(target)
+            case _Kind.STRING:
+                size = self._size_of(target, child)
+                return self._text(target, target + size)
+            case _Kind.INDIRECT_INT:
+                return self._int(target, child)
+            case _Kind.INDIRECT_UINT:
+                return self._uint(target, child)
+            case _Kind.INDIRECT_FLOAT:
+                return self._float(target, child)
+            case _Kind.BLOB:
+                size = self._size_of(target, child)
+                self._charge(size)
+                return self._data[target : target + size]
+        raise corrupt(f"a FlexBuffers value has the unknown type {kind}")
+
+    def _scalar(self, kind: int, position: int, width: int) -> object:
         match kind:
             case _Kind.NULL:
                 return None
@@ -84,46 +114,26 @@ class _Reader:
                 return self._uint(position, width)
             case _Kind.FLOAT:
                 return self._float(position, width)
-            case _Kind.BOOL:
-                return self._uint(position, width) != 0
-        target = self._target(position, width)
+        return self._uint(position, width) != 0
+
+    def _container(self, kind: int, target: int, child: int, depth: int) -> object:
         match kind:
-            case _Kind.KEY:
-                return self._key(target)
-            case _Kind.STRING:
-                size = self._size(target, child)
-                return self._text(target, target + size)
-            case _Kind.INDIRECT_INT:
-                return self._int(target, child)
-            case _Kind.INDIRECT_UINT:
-                return self._uint(target, child)
-            case _Kind.INDIRECT_FLOAT:
-                return self._float(target, child)
-            case _Kind.BLOB:
-                size = self._size(target, child)
-                self._charge(size)
-                return self._data[target : target + size]
-        if depth >= MAX_DEPTH:
-            raise corrupt(f"a FlexBuffers value is nested deeper than {MAX_DEPTH} levels")
-        match kind:
-            case _Kind.MAP:
-                return self._map(target, child, depth)
             case _Kind.VECTOR:
                 count = self._count(target, child, child + 1)
                 return self._elements(target, child, count, depth)
+            case _Kind.MAP:
+                return self._map(target, child, depth)
             case _Kind.TYPED_BOOL:
                 count = self._count(target, child, child)
                 return self._typed(target, child, count, _Kind.BOOL, depth)
             case _Kind.TYPED_STRING:
                 # It does not say how wide its strings' lengths are; writers have given it up.
                 raise corrupt("a FlexBuffers vector of strings does not say how to read them")
-            case _ if _Kind.TYPED_INT <= kind < _Kind.TYPED_STRING:
+            case _ if kind < _Kind.TYPED_STRING:
                 count = self._count(target, child, child)
                 return self._typed(target, child, count, kind - _Kind.TYPED_INT + 1, depth)
-            case _ if _Kind.FIXED_INT_2 <= kind <= _Kind.FIXED_FLOAT_4:
-                count, element = divmod(kind - _Kind.FIXED_INT_2, 3)
-                return self._typed(target, child, count + 2, element + 1, depth)
-        raise corrupt(f"a FlexBuffers value has the unknown type {kind}")
+        count, element = divmod(kind - _Kind.FIXED_INT_2, 3)
+        return self._typed(target, child, count + 2, element + 1, depth)
 
     def _map(self, target: int, width: int, depth: int) -> dict[str, object]:
         count = self._count(target, width, width + 1)
@@ -156,7 +166,7 @@ class _Reader:
         self._charge(count)
         return count
 
-    def _size(self, target: int, width: int) -> int:
+    def _size_of(self, target: int, width: int) -> int:
         """Return the length of the string or blob at *target*, which lies in the buffer."""
         size = self._uint(target - width, width)
         if target + size > len(self._data):
@@ -193,7 +203,11 @@ class _Reader:
         return int.from_bytes(self._bytes(position, width), "little", signed=True)
 
     def _uint(self, position: int, width: int) -> int:
-        return int.from_bytes(self._bytes(position, width), "little")
+        # The most frequent step of all, so the check of `_bytes` is repeated here.
+        end = position + width
+        if position < 0 or end > self._size:
+            raise _outside()
+        return self._data[position] if width == 1 else _uint(self._data[position:end], "little")
 
     def _float(self, position: int, width: int) -> float:
         raw = self._bytes(position, width)

@@ -13,17 +13,42 @@ from vzfs.formats.icechunk.envelope import corrupt
 from vzfs.formats.icechunk.flatbuffer import Table
 from vzfs.formats.icechunk.flexbuffer import MAX_DEPTH, decode_flexbuffer
 
+MAX_METADATA: Final = 2**24
+"""Bytes of all metadata values of one file: a hundred thousand snapshots have as much. As Python
+objects they can take thirty times as much, and seventy times in MessagePack."""
+
+MAX_MSGPACK: Final = 2**20
+"""Bytes of those of spec 1, where a file has the metadata of one snapshot alone."""
+
 MAX_TIME: Final = (2**63 - 1) // 1000
 """Microseconds since the epoch: beyond it, nanoseconds leave 64 bits."""
 
+_SCALARS: Final = frozenset({type(None), bool, int, float, str})
 
-def decode_metadata(items: Iterable[Table], spec_version: int) -> Mapping[str, object]:
+
+class Allowance:
+    """How many more bytes of metadata a file of *spec_version* may have."""
+
+    def __init__(self, spec_version: int) -> None:
+        self.spec_version: Final = spec_version
+        self._left = MAX_MSGPACK if spec_version == 1 else MAX_METADATA
+
+    def charge(self, nbytes: int) -> None:
+        """Enter *nbytes*. Raises FormatError for more than there may be."""
+        self._left -= nbytes
+        if self._left < 0:
+            raise corrupt("the file has more metadata than any writer makes")
+
+
+def decode_metadata(items: Iterable[Table], allowance: Allowance) -> Mapping[str, object]:
     """Return the values of a vector of MetadataItem tables by name. Raises FormatError."""
-    decode = decode_msgpack if spec_version == 1 else decode_flexbuffer
+    decode = decode_msgpack if allowance.spec_version == 1 else decode_flexbuffer
     metadata: dict[str, object] = {}
     for item in items:
         name = item.required_string(0)
-        value = decode(item.required_blob(1))
+        data = item.required_blob(1)
+        allowance.charge(len(data))
+        value = decode(data)
         _check_value(value)
         metadata[name] = value
     return metadata
@@ -54,19 +79,20 @@ def nanoseconds(microseconds: int) -> int:
 
 def _check_value(value: object) -> None:
     """Raise FormatError unless *value* could be written as JSON."""
-    pending = [(value, 0)]
-    while pending:
-        item, depth = pending.pop()
-        if depth > MAX_DEPTH:
-            raise corrupt(f"a metadata value is nested deeper than {MAX_DEPTH} levels")
-        match item:
-            case None | bool() | int() | float() | str():
-                pass
-            case list():
-                pending.extend((child, depth + 1) for child in item)
-            case dict():
-                if not all(isinstance(key, str) for key in item):
-                    raise corrupt("a metadata value has a key that is not text")
-                pending.extend((child, depth + 1) for child in item.values())
-            case _:
-                raise corrupt(f"a metadata value has the type {type(item).__name__}")
+    pending: list[object] = [value]
+    for _ in range(MAX_DEPTH):
+        deeper: list[object] = []
+        for item in pending:
+            match item:
+                case list():
+                    deeper.extend(child for child in item if type(child) not in _SCALARS)
+                case dict():
+                    if not all(isinstance(key, str) for key in item):
+                        raise corrupt("a metadata value has a key that is not text")
+                    deeper.extend(child for child in item.values() if type(child) not in _SCALARS)
+                case _ if type(item) not in _SCALARS:
+                    raise corrupt(f"a metadata value has the type {type(item).__name__}")
+        if not deeper:
+            return
+        pending = deeper
+    raise corrupt(f"a metadata value is nested deeper than {MAX_DEPTH} levels")

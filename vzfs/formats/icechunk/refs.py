@@ -19,7 +19,11 @@ MAX_REF_SIZE: Final = 4096
 """Bytes of a `ref.json`, which has about forty."""
 
 MAX_CONFIG_SIZE: Final = 2**18
-"""Bytes of a `config.yaml`: about a thousand containers, read in seconds."""
+"""Bytes of a `config.yaml`: about a thousand containers."""
+
+_MAX_NODES: Final = 14_000
+"""Keys, texts, lists and mappings of a `config.yaml`, some fourteen for each container. They are what
+takes time: 87 000 empty lists fit into the bytes, and take seconds."""
 
 _MAX_DEPTH: Final = 50
 
@@ -53,9 +57,10 @@ def decode_config(data: bytes) -> tuple[VirtualChunkContainer, ...]:
 
 
 class _TreeLoader(yaml.SafeLoader):
-    """Composes nodes, of bounded depth and without aliases. Nothing is constructed from them."""
+    """Composes nodes, so many and so deep, without aliases. Nothing is constructed from them."""
 
     _depth = 0
+    _count = 0
 
     def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
         """Compose one node and what is below it."""
@@ -64,6 +69,9 @@ class _TreeLoader(yaml.SafeLoader):
             raise corrupt("the configuration uses YAML anchors or aliases, which are refused")
         if self._depth >= _MAX_DEPTH:
             raise corrupt(f"the configuration is nested deeper than {_MAX_DEPTH} levels")
+        self._count += 1
+        if self._count > _MAX_NODES:
+            raise corrupt(f"the configuration has more than {_MAX_NODES} parts")
         self._depth += 1
         node: yaml.Node | None = super().compose_node(parent, index)  # type: ignore[arg-type]
         self._depth -= 1
@@ -79,7 +87,7 @@ def _plain(node: yaml.Node) -> object:
             value = [_plain(child) for child in node.value]
         case yaml.MappingNode():
             value = {
-                key.value if isinstance(key, yaml.ScalarNode) else str(key.tag): _plain(child)
+                _text(key) if isinstance(key, yaml.ScalarNode) else str(key.tag): _plain(child)
                 for key, child in node.value
             }
         case _:
@@ -94,4 +102,14 @@ def _scalar(node: yaml.ScalarNode) -> object:
         case "tag:yaml.org,2002:bool":
             return node.value.lower() in {"true", "yes", "on"}
         case _:
-            return node.value
+            return _text(node)
+
+
+def _text(node: yaml.ScalarNode) -> str:
+    """Return the text of *node*. An escape in it can name half a character, which no URL has."""
+    text: str = node.value
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise corrupt("a text of the configuration is not Unicode") from None
+    return text

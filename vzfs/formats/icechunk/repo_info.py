@@ -12,7 +12,7 @@ from vzfs.formats.icechunk.envelope import FileType, corrupt, open_envelope, uns
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.flexbuffer import decode_flexbuffer
 from vzfs.formats.icechunk.ids import OBJECT_ID_LENGTH, encode_id
-from vzfs.formats.icechunk.metadata import decode_metadata, nanoseconds
+from vzfs.formats.icechunk.metadata import Allowance, decode_metadata, nanoseconds
 from vzfs.model.snapshot import SnapshotInfo, VirtualChunkContainer
 
 
@@ -51,9 +51,12 @@ def decode_repo_info(data: bytes) -> RepoInfo:
     spec_version = root.u8(0)
     if spec_version not in {1, 2}:
         raise unsupported(f"the repository follows Icechunk spec version {spec_version}")
-    snapshots = _snapshots(root)
+    allowance = Allowance(2)
+    snapshots = _snapshots(root, allowance)
     availability, reason = _status(root.required_table(5))
     config = root.blob(9)
+    if config:
+        allowance.charge(len(config))
     return RepoInfo(
         spec_version=spec_version,
         branches=_refs(root, 2, snapshots),
@@ -63,7 +66,7 @@ def decode_repo_info(data: bytes) -> RepoInfo:
         availability=availability,
         availability_reason=reason,
         containers=containers_of(decode_flexbuffer(config)) if config else (),
-        metadata=decode_metadata(root.tables(6), 2),
+        metadata=decode_metadata(root.tables(6), allowance),
     )
 
 
@@ -72,14 +75,14 @@ def _refs(root: Table, field: int, snapshots: tuple[SnapshotInfo, ...]) -> Mappi
     for ref in root.required_tables(field):
         name, index = ref.required_string(0), ref.u32(1)
         if index >= len(snapshots):
-            raise corrupt(f"{name!r} names a snapshot that the repository does not list")
+            raise corrupt(f"{name[:80]!r} names a snapshot that the repository does not list")
         if name in refs:
-            raise corrupt(f"{name!r} is listed twice")
+            raise corrupt(f"{name[:80]!r} is listed twice")
         refs[name] = snapshots[index].id
     return refs
 
 
-def _snapshots(root: Table) -> tuple[SnapshotInfo, ...]:
+def _snapshots(root: Table, allowance: Allowance) -> tuple[SnapshotInfo, ...]:
     tables = list(root.required_tables(4))
     ids = [encode_id(table.required_fixed(0, OBJECT_ID_LENGTH)) for table in tables]
     if len(set(ids)) != len(ids):
@@ -94,7 +97,7 @@ def _snapshots(root: Table) -> tuple[SnapshotInfo, ...]:
             ids[parent] if parent >= 0 else None,
             nanoseconds(table.u64(2)),
             table.required_string(3),
-            decode_metadata(table.tables(4), 2),
+            decode_metadata(table.tables(4), allowance),
         )
         for id_, parent, table in zip(ids, parents, tables, strict=True)
     )

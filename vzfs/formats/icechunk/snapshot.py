@@ -12,11 +12,14 @@ from vzfs.formats.icechunk.envelope import FileType, corrupt, open_envelope, uns
 from vzfs.formats.icechunk.extents import overlap
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.ids import NODE_ID_LENGTH, OBJECT_ID_LENGTH, encode_id
-from vzfs.formats.icechunk.metadata import decode_metadata, nanoseconds
+from vzfs.formats.icechunk.metadata import Allowance, decode_metadata, nanoseconds
 from vzfs.formats.zarr import parse_array_document
 from vzfs.model.snapshot import Array, Extents, Group, ManifestRef, Node, Snapshot
 
 DOCUMENT: Final = "zarr.json"
+
+MAX_NODES: Final = 2**20
+"""Groups and arrays of one snapshot: about a gigabyte, with the tree that is made of them."""
 
 _RANGE: Final = struct.Struct("<II")
 _SHAPE_V1: Final = struct.Struct("<QQ")
@@ -32,6 +35,9 @@ def decode_snapshot(data: bytes, *, expected_id: str | None = None) -> Snapshot:
     envelope = open_envelope(data, FileType.SNAPSHOT)
     root = Buffer(envelope.payload).root()
     parent = root.fixed(1, OBJECT_ID_LENGTH)
+    _, count = root.required_vector(2, 4)
+    if count > MAX_NODES:
+        raise unsupported(f"the snapshot has more than {MAX_NODES} nodes", "")
     nodes = [_node(table) for table in root.required_tables(2)]
     nodes.sort(key=lambda node: node.path.encode())
     _check_hierarchy(nodes)
@@ -42,7 +48,7 @@ def decode_snapshot(data: bytes, *, expected_id: str | None = None) -> Snapshot:
         id=id_,
         written_at=nanoseconds(root.u64(3)),
         message=root.required_string(4),
-        metadata=decode_metadata(root.required_tables(5), envelope.spec_version),
+        metadata=decode_metadata(root.required_tables(5), Allowance(envelope.spec_version)),
         nodes=tuple(nodes),
         parent=None if parent is None else encode_id(parent),
     )
@@ -59,8 +65,8 @@ def _node(table: Table) -> Node:
     if kind == _GROUP:
         return Group(path=path, documents=documents)
     if not kind:
-        raise corrupt(f"the node {path!r} is neither an array nor a group")
-    raise unsupported(f"the node {path!r} is of kind {kind}, which is unknown")
+        raise corrupt(f"the node {path[:80]!r} is neither an array nor a group")
+    raise unsupported(f"the node {path[:80]!r} is of kind {kind}, which is unknown")
 
 
 def _array(id_: bytes, path: str, documents: dict[str, bytes], table: Table) -> Array:
@@ -122,17 +128,17 @@ def _check_hierarchy(nodes: Sequence[Node]) -> None:
     for node in nodes:
         path = node.path
         if path == previous:
-            raise corrupt(f"the snapshot has two nodes at {path!r}")
+            raise corrupt(f"the snapshot has two nodes at {path[:80]!r}")
         previous = path
         parent, _, name = path.rpartition("/")
         if path != "/":
             if (parent or "/") not in groups:
-                raise corrupt(f"the node {path!r} is not in a group of the snapshot")
+                raise corrupt(f"the node {path[:80]!r} is not in a group of the snapshot")
             if name == DOCUMENT:
-                raise corrupt(f"the node {path!r} is named like a metadata document")
+                raise corrupt(f"the node {path[:80]!r} is named like a metadata document")
         if isinstance(node, Group):
             groups.add(path)
         elif node.id in ids:
-            raise corrupt(f"the array {path!r} has the id of another")
+            raise corrupt(f"the array {path[:80]!r} has the id of another")
         else:
             ids.add(node.id)
