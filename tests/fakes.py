@@ -86,8 +86,7 @@ class FakeSource:
         self._count("heads")
         await trio.lowlevel.checkpoint()
         try:
-            check(wanted)
-            return verify(wanted, self._find(wanted)[1])
+            return self._version(wanted)
         except SourceError:
             self._count("errors")
             raise
@@ -116,12 +115,22 @@ class FakeSource:
         version = verify(wanted, seen, pinned)
         span = wanted.range
         offset, end = (span.offset, span.end) if span else (0, len(data))
-        if end > len(data) or end - offset > wanted.max_length:
+        if end > len(data):
+            raise _too_short(end, len(data), where)
+        if end - offset > wanted.max_length:
             raise SourceError(
                 ErrorKind.SOURCE_MISMATCH, f"{offset} to {end} of {len(data)} bytes", where=where
             )
         self._count("bytes_read", end - offset)
         return Fetched(data[offset:end], version)
+
+    def _version(self, wanted: AuthorizedRange) -> str:
+        check(wanted)
+        data, seen = self._find(wanted)
+        version = verify(wanted, seen)
+        if wanted.range is not None and wanted.range.end > len(data):
+            raise _too_short(wanted.range.end, len(data), str(wanted.location))
+        return version
 
     def _find(self, wanted: AuthorizedRange) -> tuple[bytes, Seen]:
         try:
@@ -140,3 +149,9 @@ class FakeSource:
     def _count(self, what: str, count: int = 1) -> None:
         now = getattr(self._statistics, what)
         self._statistics = dataclasses.replace(self._statistics, **{what: now + count})
+
+
+def _too_short(end: int, size: int, where: str) -> SourceError:
+    return SourceError(
+        ErrorKind.SOURCE_MISMATCH, f"the object ends at {size}, before {end}", where=where
+    )

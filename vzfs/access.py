@@ -2,20 +2,25 @@
 
 The repository proposes locations and only the person who mounts authorizes them. A virtual chunk is
 readable if its location, as the repository wrote it, lies in a container that the repository
-declares, *and* the place really read, after relocation, lies below a prefix that the user allows.
-Prefixes are compared on whole path segments, the longest wins, and the same parsed `Location` that
-was checked is the one that is fetched. Options of a store (endpoint, region, credentials) come from
-the user's side alone.
+declares, *and* an access policy covers the place really read, after relocation. Prefixes are
+compared on whole path segments; the longest wins, of equal ones a public one, then the last given.
+In a mount that other users may read, a private policy allows nothing, and is not passed over for a
+shorter public one. The same parsed `Location` that was checked is the one that is fetched. Options
+of a store (endpoint, region, credentials) come from the user's side alone.
+
+What the repository's own storage holds is what the user mounts, and needs no policy.
 
 Pure: no I/O. Decisions are remembered per location text, for the life of an `Access`, which never
-changes.
+changes: other policies make another `Access`.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import enum
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, final
 
-from vzfs.errors import AccessDenied, ErrorKind, VzfsError
+from vzfs.errors import AccessDenied, ErrorKind
 from vzfs.model.location import (
     ByteRange,
     Checksum,
@@ -29,17 +34,39 @@ from vzfs.model.snapshot import VirtualChunkContainer
 
 MAX_REMEMBERED: Final = 100_000
 """Decisions kept: about 50 MB at worst. A repository with more source objects decides again."""
+MAX_CONTAINERS: Final = 10_000
+"""Containers of one repository that count, far more than anybody declares; what else it declares
+authorizes nothing."""
+
+UNREADABLE: Final = frozenset({"memory"})
+"""Schemes whose locations nobody can allow."""
 
 _RELATIVE: Final = "vcc://"
 _MAKER: Final = object()
 
 
+class Visibility(enum.StrEnum):
+    """Who may read a mount: whoever mounted it, a group, or all users of the machine."""
+
+    PRIVATE = "private"
+    GROUP = "group"
+    PUBLIC = "public"
+
+
+class _Hashed:
+    __slots__ = ("_hash",)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class StoreOptions:
+class StoreOptions(_Hashed):
     """How to reach a store, as the user said it. Never filled from a repository.
 
-    None means the environment's or the store's own default. Credentials are not here: they come
-    from the environment of the process, unless *anonymous*.
+    None means the environment's or the store's own default. Credentials themselves are not here,
+    only where they are to be had: *credentials* is `environment`, `profile:NAME` or `file:PATH`;
+    None is the store's standard chain (for HTTP: none), and *anonymous* means that none are sent.
+    *account* is Azure's; *billing_project* is who pays for requests to Google Cloud Storage, where
+    *requester_pays* says so to S3. *addresses* are networks (CIDR) into which names may resolve,
+    though they are loopback, link-local or of cloud metadata.
     """
 
     region: str | None = None
@@ -47,14 +74,47 @@ class StoreOptions:
     anonymous: bool = False
     path_style: bool | None = None
     allow_http: bool = False
+    credentials: str | None = None
+    account: str | None = None
+    requester_pays: bool = False
+    billing_project: str | None = None
+    addresses: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Connections are looked up by these options at each fetch: a third of the time.
+        object.__setattr__(self, "_hash", hash(dataclasses.astuple(self)))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class BucketConfig:
+    """How to reach what lies below *prefix*; it allows nothing.
+
+    Policies call it by its *nickname*, "" if it has none. *origin* is the file that says so.
+    """
+
+    prefix: Prefix
+    store: StoreOptions = dataclasses.field(default=StoreOptions())
+    nickname: str = ""
+    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AccessPolicy:
-    """A prefix that the user allows to be read, and how to reach the store there."""
+    """A prefix that may be read, and how to reach the store there.
+
+    Only a *public* one counts in a mount that other users may read. *nickname* and *subprefix* are
+    what a file says of it: a bucket and a part of it; *origin* is that file, or the option.
+    """
 
     prefix: Prefix
     store: StoreOptions = dataclasses.field(default=StoreOptions())
+    public: bool = False
+    nickname: str = ""
+    subprefix: str = ""
+    origin: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -117,15 +177,35 @@ class AuthorizedRange:
 
 @final
 class AuthorizedPrefix:
-    """Proof that the names below *prefix* may be listed."""
+    """Proof that the names below *prefix* may be listed.
 
-    __slots__ = ("prefix", "store")
+    *root* is the authorized prefix that covers it; whoever lists must not leave it.
+    """
 
-    def __init__(self, maker: object, *, prefix: Prefix, store: StoreOptions) -> None:
+    __slots__ = ("prefix", "root", "store")
+
+    def __init__(self, maker: object, *, prefix: Prefix, root: Prefix, store: StoreOptions) -> None:
         if maker is not _MAKER:
             raise TypeError("an AuthorizedPrefix is made by Access only")
         self.prefix: Final = prefix
+        self.root: Final = root
         self.store: Final = store
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What is decided about one location, and by which rules.
+
+    *location* is what the repository means, None if that cannot be read; *place* is what is really
+    read. *container* and *policy* are those that cover them most closely, None if none does.
+    *refusal* says why the place is not read, None if it is.
+    """
+
+    location: Location | None = None
+    place: Location | None = None
+    container: VirtualChunkContainer | None = None
+    policy: AccessPolicy | None = None
+    refusal: AccessDenied | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -139,6 +219,49 @@ class ContainerReport:
     problem: str = ""
 
 
+class Coverage[T]:
+    """Values under prefixes, found by the longest prefix that covers a place.
+
+    Of equal prefixes the one that comes last counts. A look costs one hash for each length that
+    prefixes of the same bucket or host have.
+    """
+
+    __slots__ = ("_keys", "_lengths")
+
+    def __init__(self, entries: Iterable[tuple[Prefix, T]]) -> None:
+        self._keys: dict[tuple[str, str], dict[str, T]] = {}
+        for prefix, value in entries:
+            self._keys.setdefault((prefix.scheme, prefix.authority), {})[prefix.key] = value
+        self._lengths = {
+            group: sorted({len(key) for key in keys}, reverse=True)
+            for group, keys in self._keys.items()
+        }
+
+    def find(self, place: Location | Prefix) -> T | None:
+        """Return the value under the longest prefix that covers *place*, None if none does."""
+        return next(self.all(place), None)
+
+    def all(self, place: Location | Prefix) -> Iterator[T]:
+        """Yield the value under every prefix that covers *place*, that of the longest first."""
+        group = (place.scheme, place.authority)
+        key = place.key
+        for length in self._lengths.get(group, ()):
+            is_whole = not length or length == len(key) or key[length : length + 1] == "/"
+            if is_whole and (found := self._keys[group].get(key[:length])) is not None:
+                yield found
+
+
+def _above(prefixes: Iterable[Prefix]) -> set[Prefix]:
+    """Return every prefix that covers one of *prefixes* and is none of them itself."""
+    found = set()
+    for prefix in prefixes:
+        ends = [i for i, letter in enumerate(prefix.key) if letter == "/"]
+        if prefix.key:
+            found.add(dataclasses.replace(prefix, key=""))
+        found |= {dataclasses.replace(prefix, key=prefix.key[:end]) for end in ends}
+    return found
+
+
 class Access:
     """What may be read for one repository."""
 
@@ -150,26 +273,52 @@ class Access:
         policies: Iterable[AccessPolicy] = (),
         relocations: Iterable[Relocation] = (),
         containers: Iterable[VirtualChunkContainer] = (),
+        visibility: Visibility = Visibility.PRIVATE,
     ) -> None:
         self._repository = AccessPolicy(repository, store)
-        self._policies = sorted(policies, key=lambda p: len(p.prefix.key), reverse=True)
-        self._relocations = sorted(relocations, key=lambda r: len(r.origin.key), reverse=True)
-        self._containers, self._broken = _parse_containers(containers)
-        self._decisions: dict[str, tuple[Location, AccessPolicy] | VzfsError] = {}
+        self._given_policies = tuple(policies)
+        self._given_relocations = tuple(relocations)
+        self._visibility = visibility
+        self._given_containers = tuple(containers)
+        self._usable, self._broken = _parse_containers(self._given_containers)
+        self._named = {c.name: c for _, c in self._usable if c.name is not None}
+        self._containers = Coverage((pair[0], pair) for pair in self._usable)
+        self._policies = in_force(self._given_policies)
+        self._covering = Coverage((policy.prefix, policy) for policy in self._policies)
+        self._relocations = Coverage((r.origin, r) for r in self._given_relocations)
+        self._decisions: dict[str, tuple[Location, AccessPolicy] | AccessDenied] = {}
 
     @property
     def repository(self) -> Prefix:
         """Where the repository itself lies."""
         return self._repository.prefix
 
+    @property
+    def visibility(self) -> Visibility:
+        """Who may read what is authorized here."""
+        return self._visibility
+
     def with_containers(self, containers: Iterable[VirtualChunkContainer]) -> "Access":
         """Return the same policies over the *containers* that a repository declares."""
+        return self._but(containers=tuple(containers))
+
+    def with_policies(self, policies: Iterable[AccessPolicy]) -> "Access":
+        """Return other *policies* over the same repository: what a changed configuration makes."""
+        return self._but(policies=tuple(policies))
+
+    def _but(
+        self,
+        *,
+        policies: Sequence[AccessPolicy] | None = None,
+        containers: Sequence[VirtualChunkContainer] | None = None,
+    ) -> "Access":
         return Access(
             self._repository.prefix,
             self._repository.store,
-            policies=self._policies,
-            relocations=self._relocations,
-            containers=containers,
+            policies=self._given_policies if policies is None else policies,
+            relocations=self._given_relocations,
+            containers=self._given_containers if containers is None else containers,
+            visibility=self._visibility,
         )
 
     def authorize(self, ref: ChunkRef) -> AuthorizedRange:
@@ -205,7 +354,9 @@ class Access:
         """Return the proof for listing below *key* in the repository itself."""
         place = self._repository.prefix.join(key)
         prefix = Prefix(place.scheme, place.authority, place.key)
-        return AuthorizedPrefix(_MAKER, prefix=prefix, store=self._repository.store)
+        return AuthorizedPrefix(
+            _MAKER, prefix=prefix, root=self._repository.prefix, store=self._repository.store
+        )
 
     def resolve(self, text: str) -> Location:
         """Return the place that the repository means by *text*, whether it may be read or not.
@@ -216,7 +367,7 @@ class Access:
 
     def container_of(self, location: Location) -> VirtualChunkContainer | None:
         """Return the container that covers *location* most closely."""
-        found = self._container(location)
+        found = self._containers.find(location)
         return found and found[1]
 
     def explain(self, text: str) -> tuple[str, str | None]:
@@ -241,12 +392,16 @@ class Access:
         """Say what a user who mounts should know: which virtual chunks cannot be read, and which rule is in vain."""
         reports = [report for report in self.report() if not report.problem]
         places = [parse_prefix(report.place) for report in reports]
-        allowed = dict.fromkeys(policy.prefix for policy in self._policies)
-        in_vain = [p for p in allowed if not any(p.covers(q) or q.covers(p) for q in places)]
+        within = Coverage((place, place) for place in places)
+        above = {policy.prefix for place in places for policy in self._covering.all(place)}
+        in_vain = [
+            policy.prefix
+            for policy in self._policies
+            if policy.prefix not in above and within.find(policy.prefix) is None
+        ]
         return [
             *(
-                f"virtual chunks below {r.place} cannot be read; to allow it, mount with "
-                f"--allow {r.place}"
+                f"virtual chunks below {r.place} cannot be read; {self._remedy(parse_prefix(r.place))}"
                 for r in reports
                 if r.allowed == "no"
             ),
@@ -255,13 +410,15 @@ class Access:
 
     def report(self) -> Sequence[ContainerReport]:
         """Say of each container where it really lies and whether the user allows it."""
+        opening = _above(p.prefix for p in self._policies if self._counts(p))
+        closing = _above(p.prefix for p in self._policies if not self._counts(p))
         reports = []
-        for prefix, container in self._containers:
+        for prefix, container in self._usable:
             target = self._place(prefix)
-            allowed: Literal["yes", "partly", "no"] = "no"
-            if any(p.prefix.covers(target) for p in self._policies):
-                allowed = "yes"
-            elif any(target.covers(p.prefix) for p in self._policies):
+            policy = self._covering.find(target)
+            is_open = policy is not None and self._counts(policy)
+            allowed: Literal["yes", "partly", "no"] = "yes" if is_open else "no"
+            if target in (closing if is_open else opening):
                 allowed = "partly"
             reports.append(
                 ContainerReport(container.url_prefix, container.name, str(target), allowed)
@@ -276,67 +433,116 @@ class Access:
 
     # -- deciding ------------------------------------------------------------------------------
 
+    def examine(self, text: str) -> Verdict:
+        """Decide whether the virtual location *text* may be read, and say by which rules.
+
+        What is found here is what `authorize` heeds.
+        """
+        try:
+            location = self.resolve(text)
+        except AccessDenied as refusal:
+            return Verdict(refusal=refusal.with_traceback(None))
+        found = self._containers.find(location)
+        place = self._relocate(location)
+        policy = self._covering.find(place)
+        return Verdict(
+            location=location,
+            place=place,
+            container=found and found[1],
+            policy=policy,
+            refusal=self._refusal(location, place, found and found[0], policy),
+        )
+
     def _decide(self, text: str) -> tuple[Location, AccessPolicy]:
         decision = self._decisions.get(text)
         if decision is None:
-            try:
-                decision = self._decide_anew(text)
-            except VzfsError as refusal:
-                decision = refusal.with_traceback(None)
+            verdict = self.examine(text)
+            if verdict.refusal is not None:
+                decision = verdict.refusal
+            else:
+                assert verdict.place is not None  # noqa: S101 -- nothing was refused
+                assert verdict.policy is not None  # noqa: S101
+                decision = verdict.place, verdict.policy
             if len(self._decisions) >= MAX_REMEMBERED:
                 self._decisions.clear()
             self._decisions[text] = decision
-        if isinstance(decision, VzfsError):
+        if isinstance(decision, AccessDenied):
             raise AccessDenied(
                 decision.kind, decision.what, where=decision.where, advice=decision.advice
             )
         return decision
 
-    def _decide_anew(self, text: str) -> tuple[Location, AccessPolicy]:
-        location = self.resolve(text)
-        found = self._container(location)
-        if found is None:
-            raise AccessDenied(
+    def _refusal(
+        self,
+        location: Location,
+        place: Location,
+        container: Prefix | None,
+        policy: AccessPolicy | None,
+    ) -> AccessDenied | None:
+        if container is None:
+            return AccessDenied(
                 ErrorKind.NO_CONTAINER,
                 "the location lies in no virtual chunk container of the repository",
                 where=str(location),
                 advice="the repository's owner must declare a container for it",
             )
-        place = self._relocate(location)
         if not place.is_verbatim:
-            raise AccessDenied(
+            return AccessDenied(
                 ErrorKind.BAD_LOCATION,
                 "the location is refused: its key has an empty, '.' or '..' segment, or a control "
                 "character, which no client can ask for verbatim",
                 where=str(place),
             )
-        policy = next((p for p in self._policies if p.prefix.covers(place)), None)
+        if place.scheme in UNREADABLE:
+            return AccessDenied(
+                ErrorKind.NOT_ALLOWED,
+                f"{place.scheme}: locations are never read",
+                where=str(place),
+                advice=self._remedy(self._place(container)),
+            )
         if policy is None:
-            raise AccessDenied(
+            return AccessDenied(
                 ErrorKind.NOT_ALLOWED,
                 "reading here is not allowed",
                 where=str(place),
-                advice=f"to allow it, mount with --allow {self._place(found[0])}",
+                advice=self._remedy(self._place(container)),
             )
-        return place, policy
+        if not self._counts(policy):
+            return AccessDenied(
+                ErrorKind.NOT_ALLOWED,
+                "the policy that allows this is private, and the mount is open to all users",
+                where=str(place),
+                advice=self._remedy(policy.prefix),
+            )
+        return None
+
+    def _counts(self, policy: AccessPolicy) -> bool:
+        return policy.public or self._visibility is not Visibility.PUBLIC
+
+    def _remedy(self, prefix: Prefix) -> str:
+        """Say how *prefix* is allowed; a shell takes it as it stands, whatever the repository wrote."""
+        if prefix.scheme in UNREADABLE:
+            return "they were the memory of the program that wrote the repository"
+        if self._visibility is Visibility.PUBLIC:
+            return f"to allow it: vzfs policy set {shlex.quote(str(prefix))} --public"
+        # An equals sign would begin a nickname.
+        place = shlex.quote(str(prefix).replace("=", "%3D"))
+        return f"to allow it, mount with --allow {place}, or for good: vzfs policy set {place}"
 
     def _absolute(self, text: str) -> str:
         """Resolve `vcc://NAME/rest` through the container of that name."""
         if not text.lower().startswith(_RELATIVE):
             return text
         name, _, rest = text[len(_RELATIVE) :].partition("/")
-        for _, container in self._containers:
-            if container.name == name:
-                return container.url_prefix.removesuffix("/") + "/" + rest
-        raise AccessDenied(
-            ErrorKind.NO_CONTAINER,
-            f"the repository declares no virtual chunk container named {name!r}",
-            where=text,
-            advice="the repository's owner must declare it",
-        )
-
-    def _container(self, location: Location) -> tuple[Prefix, VirtualChunkContainer] | None:
-        return next((pair for pair in self._containers if pair[0].covers(location)), None)
+        container = self._named.get(name)
+        if container is None:
+            raise AccessDenied(
+                ErrorKind.NO_CONTAINER,
+                f"the repository declares no virtual chunk container named {name!r}",
+                where=text,
+                advice="the repository's owner must declare it",
+            )
+        return container.url_prefix.removesuffix("/") + "/" + rest
 
     def _place(self, prefix: Prefix) -> Prefix:
         """Return where *prefix* really lies."""
@@ -344,22 +550,33 @@ class Access:
         return Prefix(place.scheme, place.authority, place.key)
 
     def _relocate(self, location: Location) -> Location:
-        for relocation in self._relocations:
-            if relocation.origin.covers(location):
-                return relocation.target.join(relocation.origin.relative(location))
-        return location
+        relocation = self._relocations.find(location)
+        if relocation is None:
+            return location
+        return relocation.target.join(relocation.origin.relative(location))
+
+
+def in_force(policies: Iterable[AccessPolicy]) -> list[AccessPolicy]:
+    """Return those of *policies* that count: of equal prefixes a public one, then the last."""
+    found: dict[Prefix, AccessPolicy] = {}
+    for policy in policies:
+        if policy.public or policy.prefix not in found or not found[policy.prefix].public:
+            found[policy.prefix] = policy
+    return list(found.values())
 
 
 def _parse_containers(
-    containers: Iterable[VirtualChunkContainer],
+    containers: Sequence[VirtualChunkContainer],
 ) -> tuple[list[tuple[Prefix, VirtualChunkContainer]], list[tuple[VirtualChunkContainer, str]]]:
-    """Sort *containers* into usable ones, longest prefix first, and those that authorize nothing."""
+    """Sort *containers* into usable ones, and those that authorize nothing and why."""
     usable = []
     broken = []
-    for container in containers:
+    for container in containers[:MAX_CONTAINERS]:
         try:
             usable.append((parse_prefix(container.url_prefix), container))
         except AccessDenied as refusal:
             broken.append((container, refusal.what))
-    usable.sort(key=lambda pair: len(pair[0].key), reverse=True)
+    if (left := len(containers) - MAX_CONTAINERS) > 0:
+        problem = f"{left} containers, from this one on, are beyond the first {MAX_CONTAINERS}"
+        broken.append((containers[MAX_CONTAINERS], problem))
     return usable, broken

@@ -6,6 +6,10 @@ pinned for its life and is part of the name under which bytes are cached, so byt
 never mix. A failure is remembered for an instant, because the kernel asks twice (read-ahead, then
 the read itself).
 
+Policy is asked before any cache is, and bytes that were under way when it changed are handed out
+only if it still allows them. While a source is away, the version that it was last verified to have
+is served from the disk cache, and counts until the source says otherwise.
+
 Everything between two `await`s is atomic; the tables here are touched only from the event loop.
 """
 
@@ -17,11 +21,12 @@ import trio
 
 from vzfs.access import Access, AuthorizedRange
 from vzfs.cache import DiskCache, EntryKey, MemoryCache
-from vzfs.errors import ErrorKind, SourceError
+from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.flights import Flights
 from vzfs.model.location import Checksum, ETag, LastModified, Location
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.plan import pieces
+from vzfs.repository.storage import AWAY
 from vzfs.source import Fetched, Fetcher
 
 logger = logging.getLogger("vzfs.chunks")
@@ -36,9 +41,15 @@ MAX_DELAY: Final = 1.0
 """Seconds that a fetch waits for the disk to catch up; then what it gets is served but not
 cached."""
 
-type Piece = tuple[Location, int, int, Checksum | None]
+REPEAT_AFTER: Final = 60.0
+"""Seconds in which it is said once of one host that it is away."""
+_NAME_THEIR_HOST: Final = frozenset({"file", "http", "https"})
+
+type Place = tuple[Location, str, str]
+"""Where an object is: one location means different objects at different endpoints and accounts."""
+type Piece = tuple[Place, int, int, Checksum | None]
 """What identifies bytes within one mount: object, offset, length, and the version asked for."""
-type Object = tuple[Location, Checksum | None]
+type Object = tuple[Place, Checksum | None]
 """A source object as one kind of ref sees it."""
 
 
@@ -60,15 +71,27 @@ class _Pin:
 
     *is_seen* if a server said it to this mount, not only the cache's record of an earlier one;
     *is_served* once bytes of it were handed out, *is_recorded* once the cache knows the version.
+    *trouble* is why no server could be asked about the cache's record, until somebody was told.
     """
 
-    __slots__ = ("is_recorded", "is_seen", "is_served", "version")
+    __slots__ = ("is_recorded", "is_seen", "is_served", "trouble", "version")
 
-    def __init__(self, version: str, *, is_seen: bool) -> None:
+    def __init__(self, version: str, *, is_seen: bool, trouble: SourceError | None = None) -> None:
         self.version = version
         self.is_seen = is_seen
         self.is_served = False
         self.is_recorded = not is_seen
+        self.trouble = trouble
+
+
+class _Reading:
+    """A read under way, and what ends it should policy change."""
+
+    __slots__ = ("ref", "scope")
+
+    def __init__(self, ref: ChunkRef) -> None:
+        self.ref = ref
+        self.scope = trio.CancelScope()
 
 
 class Chunks:
@@ -81,6 +104,8 @@ class Chunks:
         self._access = access
         self._memory = memory
         self._disk = disk
+        self._reading: set[_Reading] = set()
+        self._said_away: dict[tuple[str, str], float] = {}
         self._flights: Flights[Piece, bytes] = Flights()
         self._pins: dict[Object, _Pin] = {}
         self._pinning: Flights[Object, _Pin | None] = Flights()
@@ -117,7 +142,28 @@ class Chunks:
         self._counts["reads"] += 1
         if ref.kind is ChunkKind.INLINE:
             return ref.inline[offset : offset + size]
-        whole = self._access.authorize(ref)
+        while True:
+            whole = self._access.authorize(ref)
+            reading = _Reading(ref)
+            self._reading.add(reading)
+            try:
+                with reading.scope:
+                    data = await self._parts(whole, ref, offset, size)
+                    if not reading.scope.cancel_called:
+                        return data
+            finally:
+                self._reading.remove(reading)
+
+    def adopt(self, access: Access) -> None:
+        """Let *access* decide from now on; a read under way that it decides otherwise begins anew."""
+        before, self._access = self._access, access
+        for reading in self._reading:
+            if not read_alike(reading.ref, before, access):
+                reading.scope.cancel()
+
+    async def _parts(
+        self, whole: AuthorizedRange, ref: ChunkRef, offset: int, size: int
+    ) -> bytes | memoryview:
         parts = []
         for piece in pieces(ref.length, offset, size):
             data = memoryview(await self._piece(whole.part(piece), ref.kind))
@@ -151,7 +197,7 @@ class Chunks:
             return data
         failure = self._failures.get(identity)
         if failure is not None and failure[0] > trio.current_time():
-            raise failure[1].with_traceback(None)
+            raise _bare(failure[1])
         return await self._flights.join(identity, lambda: self._lead(identity, wanted, kind))
 
     async def _lead(self, identity: Piece, wanted: AuthorizedRange, kind: ChunkKind) -> bytes:
@@ -165,7 +211,7 @@ class Chunks:
             self._counts["failed"] += 1
             if len(self._failures) >= MAX_FAILURES:
                 self._failures.clear()
-            self._failures[identity] = (trio.current_time() + REMEMBER_FAILURE, error)
+            self._failures[identity] = (trio.current_time() + REMEMBER_FAILURE, _bare(error))
             raise
         self._memory.put(identity, data)
         return data
@@ -193,8 +239,12 @@ class Chunks:
                 if self._pins.get(key) is not pin:
                     continue
                 if data is not None:
-                    pin.is_served = True
+                    pin.is_served, pin.trouble = True, None
                     return data
+                if pin.trouble is not None:
+                    # It has just been waited for; the next read asks again.
+                    trouble, pin.trouble = pin.trouble, None
+                    raise trouble
             try:
                 fetched = await self._fetch(wanted, None if pin is None else pin.version)
             except SourceError as error:
@@ -237,11 +287,30 @@ class Chunks:
         version = await self._disk.last_version(_record(wanted))
         if version is None:
             return None
-        is_seen = wanted.checksum is None
+        is_seen, trouble = wanted.checksum is None, None
         if is_seen:
             # Nothing but the source can say whether what is cached is still current.
-            version = await self._fetcher.version(wanted)
-        return self._pins.setdefault(_object(wanted), _Pin(version, is_seen=is_seen))
+            try:
+                version = await self._fetcher.version(wanted)
+            except SourceError as error:
+                if error.kind not in AWAY:
+                    raise
+                is_seen, trouble = False, _bare(error)
+                self._say_away(wanted.location, error)
+        pin = _Pin(version, is_seen=is_seen, trouble=trouble)
+        return self._pins.setdefault(_object(wanted), pin)
+
+    def _say_away(self, place: Location, error: SourceError) -> None:
+        """Warn that what is cached counts as current, once for a host; who mounts offline knows."""
+        host, now = (place.scheme, place.authority), trio.current_time()
+        if error.kind is ErrorKind.OFFLINE:
+            return
+        if self._said_away.get(host, -REPEAT_AFTER) + REPEAT_AFTER <= now:
+            self._said_away[host] = now
+            logger.warning(
+                "a source is away, and the versions last verified are served from the cache: %s",
+                error,
+            )
 
     async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
         await self._wait_for_room(wanted.max_length)
@@ -294,22 +363,43 @@ class Chunks:
             self._has_written = trio.Event()
 
 
+def _bare(error: SourceError) -> SourceError:
+    """Return *error* to keep: what was raised holds on to the frames it came through, and to their bytes."""
+    return SourceError(error.kind, error.what, where=error.where, advice=error.advice)
+
+
 def _identity(wanted: AuthorizedRange) -> Piece:
     span = wanted.range
     assert span is not None  # noqa: S101 -- chunks always have a range
-    return wanted.location, span.offset, span.length, wanted.checksum
+    return _place(wanted), span.offset, span.length, wanted.checksum
 
 
 def _object(wanted: AuthorizedRange) -> Object:
-    return wanted.location, wanted.checksum
+    return _place(wanted), wanted.checksum
+
+
+def _place(wanted: AuthorizedRange) -> Place:
+    if wanted.location.scheme in _NAME_THEIR_HOST:
+        return wanted.location, "", ""
+    return wanted.location, wanted.store.endpoint or "", wanted.store.account or ""
+
+
+def read_alike(ref: ChunkRef, before: Access, after: Access) -> bool:
+    """Whether a chunk may be read under *after*, at the same place as under *before*."""
+    if ref.kind is ChunkKind.INLINE:
+        return True
+    try:
+        return _place(before.authorize(ref)) == _place(after.authorize(ref))
+    except AccessDenied:
+        return False
 
 
 def _fixed_version(wanted: AuthorizedRange, kind: ChunkKind) -> str | None:
-    """Return the version that the ref itself fixes: an etag, or that chunk files never change."""
+    """Return the version that the ref itself fixes: a strong etag, or that chunk files never change."""
     if kind is ChunkKind.NATIVE:
         return "native"
-    if isinstance(wanted.checksum, ETag):
-        return f"{'weak ' if wanted.checksum.is_weak else ''}etag {wanted.checksum.opaque}"
+    if isinstance(wanted.checksum, ETag) and not wanted.checksum.is_weak:
+        return f"etag {wanted.checksum.opaque}"
     return None
 
 
@@ -319,10 +409,15 @@ def _record(wanted: AuthorizedRange) -> str:
     A version was verified against one checksum, so it counts for refs with that checksum only; and
     one bucket name means different buckets at different endpoints.
     """
-    checksum, endpoint = wanted.checksum, wanted.store.endpoint
-    place = f" at {endpoint}" if endpoint is not None and wanted.location.scheme == "s3" else ""
-    bound = f" unmodified since {checksum.seconds}" if isinstance(checksum, LastModified) else ""
-    return str(wanted.location) + place + bound
+    checksum = wanted.checksum
+    location, endpoint, account = _place(wanted)
+    place = (f" at {endpoint}" if endpoint else "") + (f" of {account}" if account else "")
+    bound = ""
+    if isinstance(checksum, LastModified):
+        bound = f" unmodified since {checksum.seconds}"
+    elif checksum is not None and checksum.is_weak:
+        bound = f" tagged {checksum.value}"
+    return str(location) + place + bound
 
 
 def _entry(wanted: AuthorizedRange, version: str) -> EntryKey:

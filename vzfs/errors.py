@@ -41,6 +41,9 @@ class ErrorKind(enum.StrEnum):
     SOURCE_MISMATCH = "source-mismatch"
     SOURCE_UNREACHABLE = "source-unreachable"
     SOURCE_TIMEOUT = "source-timeout"
+    ADDRESS_REFUSED = "address-refused"
+    OFFLINE = "offline"
+    EGRESS_SPENT = "egress-spent"
     # the mount and its commands
     BAD_USAGE = "bad-usage"
     BAD_CONFIG = "bad-config"

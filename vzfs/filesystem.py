@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vzfs.access import Access
-from vzfs.chunks import Chunks
+from vzfs.chunks import Chunks, read_alike
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.location import ETag, LastModified
@@ -235,6 +235,35 @@ class Filesystem:
                 return await self._chunks.read(ref, offset, size)
             case _:
                 raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
+
+    # -- other rules ---------------------------------------------------------------------------
+
+    @property
+    def access(self) -> Access:
+        """What decides now."""
+        return self._access
+
+    def adopt(self, access: Access) -> Access:
+        """Let *access* decide from now on, over reads under way too; return what decided before."""
+        before, self._access = self._access, access
+        self._chunks.adopt(access)
+        return before
+
+    async def reads_as_under(self, before: Access, inode: int) -> bool:
+        """Whether a file may be read, and has the same bytes, as under *before*.
+
+        False for an inode of which that cannot be said.
+        """
+        try:
+            entry = self._inodes.entry(inode)
+            if not isinstance(entry, Chunk):
+                return True
+            ref = (await self._refs(entry.node, entry.coords)).find(entry.coords)
+        except VzfsError:
+            return False
+        return ref is not None and read_alike(ref, before, self._access)
+
+    # -- totals --------------------------------------------------------------------------------
 
     def totals(self) -> Totals:
         """Return the size and number of the metadata documents: what is known without asking."""

@@ -4,19 +4,28 @@ The only user of pyfuse3. An exception that left a handler would end the mount, 
 is wrapped by `_total`: a `VzfsError` becomes the errno of the one table below, anything else
 becomes EIO and a traceback in the log. Names are bytes here, UTF-8 whatever
 the locale, and `str` (surrogateescape) everywhere above.
+
+Two things that the kernel leaves to file systems are seen to here. A request that waits for a
+source is given up when the process that waits for its answer was killed, because the kernel lets go
+of a process no earlier (but for buffered reads, of which it lets go by itself). And what the kernel
+keeps of files that may no longer be read is taken from it.
 """
 
 import contextlib
 import dataclasses
 import errno
 import functools
+import itertools
 import logging
 import os
+import re
+import signal
 import stat
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any, Concatenate, Final, NoReturn
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, Final, NamedTuple, NoReturn
 
 import pyfuse3
 import trio
@@ -30,6 +39,7 @@ from pyfuse3 import (
     XAttrNameT,
 )
 
+from vzfs.access import Access
 from vzfs.errors import ErrorKind, MountError, VzfsError
 from vzfs.filesystem import MAX_NAME, Attrs, Filesystem
 
@@ -42,6 +52,15 @@ BLOCK_SIZE: Final = 128 * 1024
 MAX_REQUESTS: Final = 500
 """Requests answered at a time. Reads that wait for a dead server must leave room for those that
 need none."""
+MAX_BACKGROUND: Final = 400
+"""Buffered reads that the kernel lets wait at a time: fewer than `MAX_REQUESTS`, and far more than
+its default of 12, which one server that stalls would use up for everybody."""
+CONNECTIONS: Final = Path("/sys/fs/fuse/connections")
+"""Where the kernel lets the owner of a connection set that, once `fusectl` is mounted there."""
+KILL_CHECK: Final = 0.25
+"""Seconds after which a request that waits is looked at again: was who waits for it killed?"""
+MAX_DROPPING: Final = 8
+"""Threads that take pages from the kernel at a time; it may make one wait for a read."""
 REPEAT_AFTER: Final = 60.0
 """Seconds in which one and the same failure is logged once."""
 MAX_REPORTED: Final = 10_000
@@ -58,6 +77,7 @@ ERRNO: Final = {
     ErrorKind.NOT_ALLOWED: errno.EACCES,
     ErrorKind.BAD_LOCATION: errno.EACCES,
     ErrorKind.SOURCE_DENIED: errno.EACCES,
+    ErrorKind.ADDRESS_REFUSED: errno.EACCES,
     ErrorKind.SOURCE_CHANGED: errno.ESTALE,
     ErrorKind.SOURCE_VANISHED: errno.ESTALE,
     ErrorKind.SOURCE_TIMEOUT: errno.ETIMEDOUT,
@@ -79,11 +99,15 @@ _SILENT: Final = frozenset(
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Ownership:
-    """Whose files the mount shows, and which permissions *umask* takes away."""
+    """Whose files the mount shows, and which permissions *umask* takes away.
+
+    *root_mode* are the permissions of the root directory in their place.
+    """
 
     uid: int
     gid: int
     umask: int = 0o022
+    root_mode: int | None = None
 
 
 type Handler[**P, R] = Callable[Concatenate["Operations", P], Coroutine[Any, Any, R]]
@@ -95,7 +119,8 @@ def _total[**P, R](handler: Handler[P, R]) -> Handler[P, R]:
     @functools.wraps(handler)
     async def wrapped(self: "Operations", *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await handler(self, *args, **kwargs)
+            with self.waits.of(self.caller(args)):
+                return await handler(self, *args, **kwargs)
         except FUSEError:
             raise
         except VzfsError as error:
@@ -108,6 +133,73 @@ def _total[**P, R](handler: Handler[P, R]) -> Handler[P, R]:
     return wrapped  # type: ignore[return-value]  # what functools.wraps returns is such a function
 
 
+_KILLED: Final = 1 << (signal.SIGKILL - 1)
+_PENDING = re.compile(rb"^(?:SigPnd|ShdPnd):\s*([0-9a-f]+)$", re.MULTILINE)
+
+
+class _Waits:
+    """The requests that are being answered, and the threads that wait for the answers.
+
+    The kernel tells by FUSE_INTERRUPT that somebody who waits was killed, which pyfuse3 does not
+    hear. So those who wait for long are looked at.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[trio.CancelScope, int] = {}
+        self._are_some = trio.Event()
+
+    @contextlib.contextmanager
+    def of(self, thread: int) -> Iterator[None]:
+        """Give up what is inside, with EINTR, once *thread* was killed; 0 is nobody known."""
+        if not thread:
+            yield
+            return
+        with trio.CancelScope() as scope:
+            self._waiting[scope] = thread
+            self._are_some.set()
+            try:
+                yield
+            finally:
+                del self._waiting[scope]
+        if scope.cancelled_caught:
+            raise FUSEError(errno.EINTR)
+
+    async def watch(self) -> None:
+        """Look at those who wait, until cancelled. Sleeps while nobody does."""
+        while True:
+            await self._are_some.wait()
+            await trio.sleep(KILL_CHECK)
+            killed = {thread for thread in set(self._waiting.values()) if _is_killed(thread)}
+            for scope, thread in self._waiting.items():
+                if thread in killed:
+                    scope.cancel()
+            if not self._waiting:
+                self._are_some = trio.Event()
+
+
+def _is_killed(thread: int) -> bool:
+    """Whether a thread is to end as soon as the kernel lets go of it.
+
+    A signal that ends a process, whichever it was, is a pending SIGKILL in each of its threads.
+    """
+    try:
+        status = Path(f"/proc/{thread}/status").read_bytes()
+    except OSError:
+        return False
+    return any(int(mask, 16) & _KILLED for mask in _PENDING.findall(status))
+
+
+class _Open(NamedTuple):
+    """A handle whose reads the kernel waits for as it does for any request, and who opened it."""
+
+    inode: int
+    thread: int
+
+
+_HANDLES: Final = 2**63
+"""Handles from here on are in a table; those below are inode numbers."""
+
+
 class Operations(pyfuse3.Operations):
     """One `Filesystem` as pyfuse3 handlers."""
 
@@ -118,8 +210,35 @@ class Operations(pyfuse3.Operations):
         super().__init__()
         self._filesystem = filesystem
         self._ownership = ownership
+        self.waits: Final = _Waits()
         self._reported: dict[tuple[ErrorKind, str], float] = {}
+        self._opened: dict[int, _Open] = {}
+        self._handles = itertools.count(_HANDLES)
+        self._kept: set[int] = set()
         self._entry = self._template()
+
+    # -- handles -------------------------------------------------------------------------------
+
+    def inode(self, number: int) -> int:
+        """Return the inode number that a handle, or an inode number, means."""
+        opened = self._opened.get(number)
+        return number if opened is None else opened.inode
+
+    def caller(self, args: Sequence[object]) -> int:
+        """Return the thread that waits for the answer to a request, 0 if it is not known.
+
+        Of who reads pyfuse3 says nothing: it is taken for the thread that opened.
+        """
+        if isinstance(args[-1], RequestContext):
+            return args[-1].pid
+        opened = self._opened.get(args[0]) if isinstance(args[0], int) else None
+        return 0 if opened is None else opened.thread
+
+    def _handle(self, inode: int, ctx: RequestContext) -> FileHandleT:
+        """Return a handle that remembers who opened it."""
+        handle = next(self._handles)
+        self._opened[handle] = _Open(inode, self.caller([ctx]))
+        return FileHandleT(handle)
 
     # -- answering -----------------------------------------------------------------------------
 
@@ -136,7 +255,10 @@ class Operations(pyfuse3.Operations):
         """Write *attrs* into *entry*."""
         entry.st_ino = InodeT(attrs.inode)
         permissions = stat.S_IFDIR | 0o555 if attrs.is_dir else stat.S_IFREG | 0o444
-        entry.st_mode = pyfuse3.ModeT(permissions & ~self._ownership.umask)
+        permissions &= ~self._ownership.umask
+        if attrs.inode == pyfuse3.ROOT_INODE and self._ownership.root_mode is not None:
+            permissions = stat.S_IFDIR | self._ownership.root_mode
+        entry.st_mode = pyfuse3.ModeT(permissions)
         entry.st_size = attrs.size
         entry.st_blocks = -(-attrs.size // 512)
         entry.entry_timeout = entry.attr_timeout = FOREVER if attrs.is_certain else 0
@@ -145,12 +267,13 @@ class Operations(pyfuse3.Operations):
     def report(self, operation: str, inode: object, error: VzfsError) -> None:
         """Log one line for a trouble, and nothing for its repetition within a minute.
 
-        What is not allowed repeats for every chunk of a prefix; one line names the prefix.
+        What is not allowed repeats for every chunk of a prefix; one line names the prefix. Being
+        offline repeats for everything.
         """
         if error.kind in _SILENT:
             return
-        path = self._filesystem.path(inode) if isinstance(inode, int) else ""
-        cause = (error.kind, error.advice if error.kind is ErrorKind.NOT_ALLOWED else error.where)
+        path = self._filesystem.path(self.inode(inode)) if isinstance(inode, int) else ""
+        cause = (error.kind, _what_repeats(error))
         now = trio.current_time()
         if self._reported.get(cause, -REPEAT_AFTER) + REPEAT_AFTER > now:
             logger.debug("%s %s: %s (%s)", operation, path, error, error.kind)
@@ -183,18 +306,19 @@ class Operations(pyfuse3.Operations):
         return self._answer(await self._filesystem.attrs(inode), self._template())
 
     async def forget(self, inode_list: Sequence[tuple[InodeT, int]]) -> None:
-        """Do nothing: numbers are computed, so there is nothing to give back."""
+        """Forget that the kernel keeps pages of these: it keeps none of what it forgets."""
+        self._kept.difference_update(inode for inode, _ in inode_list)
 
     # -- listings ------------------------------------------------------------------------------
 
     @_total
     async def opendir(self, inode: InodeT, ctx: RequestContext) -> FileHandleT:
-        return FileHandleT(inode)
+        return self._handle(inode, ctx)
 
     @_total
     async def readdir(self, fh: FileHandleT, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         entry = self._entry
-        for name, attrs, position in await self._filesystem.children(fh, start_id):
+        for name, attrs, position in await self._filesystem.children(self.inode(fh), start_id):
             encoded = _encode(name)
             if not pyfuse3.readdir_reply(token, encoded, self._answer(attrs, entry), position):
                 return
@@ -206,13 +330,48 @@ class Operations(pyfuse3.Operations):
         if flags & (os.O_WRONLY | os.O_RDWR):
             raise FUSEError(errno.EROFS)
         attrs = await self._filesystem.open(inode)
+        is_buffered = attrs.is_certain and not flags & os.O_DIRECT
         return FileInfo(
-            fh=FileHandleT(inode), keep_cache=attrs.is_certain, direct_io=not attrs.is_certain
+            fh=FileHandleT(inode) if is_buffered else self._handle(inode, ctx),
+            keep_cache=attrs.is_certain,
+            direct_io=not attrs.is_certain,
         )
 
     @_total
     async def read(self, fh: FileHandleT, off: int, size: int) -> bytes | memoryview:  # type: ignore[override]  # any buffer will do
-        return await self._filesystem.read(fh, off, size)
+        inode = self.inode(fh)
+        data = await self._filesystem.read(inode, off, size)
+        # The reply is on its way before anybody else runs, so it is known before it is kept.
+        self._kept.add(inode)
+        return data
+
+    # -- other rules ---------------------------------------------------------------------------
+
+    async def adopt(self, access: Access) -> int:
+        """Let *access* decide from now on; return of how many files the kernel had to drop pages.
+
+        A file that is read already gives its next bytes, and its mapped pages, by *access* too.
+        """
+        before = self._filesystem.adopt(access)
+        outdated = []
+        for inode in list(self._kept):
+            if not await self._filesystem.reads_as_under(before, inode):
+                outdated.append(InodeT(inode))
+            await trio.lowlevel.checkpoint()
+        limiter = trio.CapacityLimiter(MAX_DROPPING)
+        async with trio.open_nursery() as nursery:
+            for first in range(min(MAX_DROPPING, len(outdated))):
+                part = outdated[first::MAX_DROPPING]
+                nursery.start_soon(
+                    functools.partial(
+                        trio.to_thread.run_sync,
+                        _drop,
+                        part,
+                        limiter=limiter,
+                        abandon_on_cancel=True,
+                    )
+                )
+        return len(outdated)
 
     # -- provenance and totals -----------------------------------------------------------------
 
@@ -242,16 +401,31 @@ class Operations(pyfuse3.Operations):
         raise FUSEError(errno.ENOSYS)
 
     async def release(self, fh: FileHandleT) -> None:
-        """Do nothing: a handle has no state."""
+        """Forget who opened it."""
+        self._opened.pop(fh, None)
 
-    async def releasedir(self, fh: FileHandleT) -> None:
-        """Do nothing: a handle has no state."""
+    releasedir = release
 
     async def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
         raise FUSEError(errno.EROFS)
 
     setattr = mknod = mkdir = unlink = rmdir = symlink = rename = link = _refuse
     write = fsync = fsyncdir = setxattr = removexattr = create = _refuse
+
+
+def _what_repeats(error: VzfsError) -> str:
+    """Return what two errors of one kind have in common when they are the same trouble."""
+    if error.kind is ErrorKind.OFFLINE:
+        return ""
+    return error.advice if error.kind is ErrorKind.NOT_ALLOWED else error.where
+
+
+def _drop(inodes: Iterable[InodeT]) -> None:
+    """Have the kernel drop what it keeps of files. Waits for reads of them that are under way."""
+    for inode in inodes:
+        # The kernel may have forgotten it meanwhile.
+        with contextlib.suppress(FileNotFoundError):
+            pyfuse3.invalidate_inode(inode)
 
 
 def _decode(name: bytes) -> str:
@@ -276,8 +450,14 @@ def options(source: str, *, allow_other: bool) -> set[str]:
     return chosen
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a line of pyfuse3's is not that a reply came too late: who waited is gone, or the mount."""
+    return "fuse_reply_" not in record.msg or record.args != (os.strerror(errno.ENOENT),)
+
+
 def init(operations: Operations, mountpoint: str, chosen: set[str]) -> None:
     """Mount. Raises MountError where the kernel or fusermount3 refuses."""
+    logging.getLogger("pyfuse3").addFilter(_is_news)
     with tempfile.TemporaryFile() as said:
         try:
             with _stderr_into(said.fileno()):
@@ -290,8 +470,8 @@ def init(operations: Operations, mountpoint: str, chosen: set[str]) -> None:
                 ErrorKind.FUSE_UNAVAILABLE,
                 f"the kernel does not mount here: {reason}",
                 where=mountpoint,
-                advice="it takes /dev/fuse, fusermount3 (package fuse3), and, for --allow-other, "
-                "user_allow_other in /etc/fuse.conf",
+                advice="it takes /dev/fuse, fusermount3 (package fuse3), and, for --allow-other "
+                "and --group, user_allow_other in /etc/fuse.conf",
             ) from None
 
 
@@ -308,9 +488,27 @@ def _stderr_into(descriptor: int) -> Iterator[None]:
         os.close(kept)
 
 
-async def serve() -> None:
+async def serve(operations: Operations) -> None:
     """Answer requests until the file system is unmounted or `stop` is called."""
-    await pyfuse3.main(max_tasks=MAX_REQUESTS)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(operations.waits.watch)
+        await pyfuse3.main(max_tasks=MAX_REQUESTS)
+        nursery.cancel_scope.cancel()
+
+
+def make_room(device: str) -> None:
+    """Have the kernel let `MAX_BACKGROUND` reads of the mount with the number *device* wait at a time."""
+    limit = CONNECTIONS / device.partition(":")[2] / "max_background"
+    try:
+        limit.write_text(str(MAX_BACKGROUND))
+    except OSError as error:
+        logger.info(
+            "a source that stalls for a dozen readers may hold up all others, since the kernel's "
+            "limit cannot be raised: %s [%s]: mount fusectl at %s",
+            error.strerror,
+            limit,
+            CONNECTIONS,
+        )
 
 
 def stop() -> None:

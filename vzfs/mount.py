@@ -1,8 +1,12 @@
 """The composition root: builds the rooms, supervises them, and takes them down in order.
 
 A mount that answers is announced; one that cannot be made raises before anything is announced.
-SIGTERM, SIGINT and SIGHUP unmount and leave; requests under way, and what is not yet in the cache,
-have twice `GRACE`. SIGUSR1 logs the statistics of every room.
+SIGTERM and SIGINT unmount and leave; requests under way, and what is not yet in the cache, have
+twice `GRACE`. SIGHUP has the configuration read again, whose policies then count at once. SIGUSR1
+logs the statistics of every room.
+
+A mount is of one visibility for its whole life, and so is the folder of its cache: what is fetched
+for a public mount, by public policies alone, lies apart from everything else.
 """
 
 import dataclasses
@@ -11,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,19 +23,21 @@ from typing import Final
 import trio
 
 from vzfs import fuse, mounttable
-from vzfs.access import Access
+from vzfs.access import Access, AccessPolicy, Visibility, in_force
 from vzfs.cache import DiskCache, MemoryCache
 from vzfs.chunks import Chunks
 from vzfs.config import Config
-from vzfs.errors import ErrorKind, MountError, VzfsError
+from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
 from vzfs.filesystem import Filesystem
+from vzfs.model.moment import format_time
 from vzfs.observe import HasStatistics, describe, notify
 from vzfs.repository import Checkout, Repository, check_out, open_repository
-from vzfs.source import Source, Timing
+from vzfs.repository.storage import NoSource, Remembered
+from vzfs.source import Egress, Fetcher, Source, Timing
 
 logger = logging.getLogger("vzfs.mount")
 
-_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+_ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
 MAX_FETCHES: Final = 96
 """Requests to stores under way at a time, of all readers together; one host gets a quarter of
@@ -40,17 +47,23 @@ MAX_DISK: Final = 8
 GRACE: Final = 2.0
 """Seconds for requests under way when the mount is told to end, and for what is not yet in the
 cache."""
+PUBLIC_FOLDER: Final = "public"
+"""The folder within the cache's that holds what public mounts have fetched."""
 ANSWER_WITHIN: Final = 20.0
 """Seconds in which a new mount must answer a stat of its root."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class MountOptions:
-    """How a mount looks to the machine, whatever it shows."""
+    """How a mount looks to the machine, whatever it shows.
+
+    *ends_on_hangup* is for a mount in a terminal, which ends with it.
+    """
 
     mountpoint: Path
     ownership: fuse.Ownership
-    allow_other: bool = False
+    visibility: Visibility = Visibility.PRIVATE
+    ends_on_hangup: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -59,47 +72,90 @@ class Opened:
 
     checkout: Checkout
     access: Access
-    source: Source
+    source: Fetcher
 
 
-def _reach(config: Config) -> tuple[Source, Access]:
-    source = Source(Timing(deadline=config.deadline), limiter=trio.CapacityLimiter(MAX_FETCHES))
-    access = Access(
-        config.repository,
-        config.store,
-        policies=config.policies,
-        relocations=config.relocations,
+@dataclasses.dataclass(slots=True)
+class _Live:
+    """A mount that serves: what may be asked of it, and what SIGHUP changes.
+
+    *reload* reads the configuration again; *policies* are those that count now.
+    """
+
+    filesystem: Filesystem
+    operations: fuse.Operations
+    rooms: dict[str, HasStatistics]
+    ends_on_hangup: bool
+    reload: Callable[[], Config]
+    policies: Sequence[AccessPolicy]
+
+
+async def _reach(
+    config: Config, visibility: Visibility = Visibility.PRIVATE
+) -> tuple[Source, Access]:
+    """Build what reads the repository, and find it if a redirect says where it is."""
+    limit = config.max_egress
+    source = Source(
+        Timing(deadline=config.deadline),
+        limiter=trio.CapacityLimiter(MAX_FETCHES),
+        egress=None if limit is None else Egress(limit.limit, is_daily=limit.per_day),
     )
-    return source, access
+    if config.redirect is not None:
+        if config.offline:
+            raise ConfigError(
+                ErrorKind.BAD_USAGE,
+                "offline nobody can be asked where a redirect leads",
+                where=config.source,
+                advice="mount the storage itself, which `vzfs mount` names",
+            )
+        prefix, proposed = await source.follow(config.redirect, config.store)
+        config = config.redirected(prefix, proposed, visibility)
+    return source, config.access(visibility)
 
 
 async def open_repository_of(config: Config) -> Repository:
     """Open the repository that *config* names, without choosing a snapshot."""
-    return await open_repository(*_reach(config))
+    return await open_repository(*await _reach(config))
 
 
 async def open_source(config: Config) -> Opened:
     """Open the repository that *config* names and check out the snapshot that it asks for."""
-    source, access = _reach(config)
-    repository = await open_repository(source, access)
+    source, access = await _reach(config)
+    return await _open(config, source, source, access)
+
+
+async def _open(config: Config, storage: Fetcher, source: Fetcher, access: Access) -> Opened:
+    """Open a repository whose metadata *storage* gives, and whose chunks *source*."""
+    repository = await open_repository(storage, access)
     checkout = await check_out(repository, config.ref)
     return Opened(checkout, access.with_containers(repository.containers), source)
 
 
 async def mount(
-    config: Config, options: MountOptions, announce: Callable[[str, Sequence[str]], None]
+    config: Config,
+    options: MountOptions,
+    announce: Callable[[str, Sequence[str]], None],
+    reload: Callable[[], Config],
 ) -> None:
     """Mount, announce it once it answers, and serve until unmounted or told to end.
 
-    Raises VzfsError if the mount cannot be made.
+    *reload* reads the configuration again, and raises ConfigError as it was read first. Raises
+    VzfsError if the mount cannot be made.
     """
     mounttable.check_mountpoint(options.mountpoint)
-    opened = await open_source(config)
-    disk = None
-    if config.cache_dir is not None:
-        disk = DiskCache(
-            config.cache_dir, max_bytes=config.cache_size, limiter=trio.CapacityLimiter(MAX_DISK)
+    disk = _disk_cache(config, options.visibility)
+    if config.offline and disk is None:
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            "a mount without a cache has nothing to serve offline",
+            advice="give --cache-dir, or leave out --offline",
         )
+    reached, access = await _reach(config, options.visibility)
+    source: Fetcher = NoSource() if config.offline else reached
+    remembered = None
+    if disk is not None:
+        remembered = Remembered(source, disk, access.repository, is_offline=config.offline)
+    opened = await _open(config, remembered or source, source, access)
     memory = MemoryCache(config.memory)
     chunks = Chunks(opened.source, opened.access, memory, disk)
     filesystem = Filesystem(opened.checkout, opened.access, chunks)
@@ -115,19 +171,44 @@ async def mount(
                 report.problem,
                 report.url_prefix,
             )
-    with trio.open_signal_receiver(*_ENDING, signal.SIGUSR1) as signals:
+    operations = fuse.Operations(filesystem, options.ownership)
+    live = _Live(filesystem, operations, rooms, options.ends_on_hangup, reload, config.policies)
+    runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run]
+    if disk is not None and remembered is not None:
+        runs += [disk.run, remembered.run]
+    notes = list(opened.access.notes())
+    if remembered is not None and remembered.as_of is not None:
+        moment = format_time(remembered.as_of * 10**9)
+        notes.append(f"offline: the repository is shown as of {moment}, from the cache alone")
+    with trio.open_signal_receiver(*_ENDING, signal.SIGHUP, signal.SIGUSR1) as signals:
         fuse.init(
-            fuse.Operations(filesystem, options.ownership),
+            operations,
             str(options.mountpoint),
-            fuse.options(_name_of(config), allow_other=options.allow_other),
+            fuse.options(
+                _name_of(config), allow_other=options.visibility is not Visibility.PRIVATE
+            ),
         )
         try:
             await _supervise(
-                chunks, disk, rooms, signals, lambda: _announce(options, opened, announce)
+                live,
+                runs,
+                chunks.written,
+                signals,
+                lambda: _announce(options, opened, notes, announce),
             )
         finally:
             notify("STOPPING=1")
             fuse.close()
+
+
+def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
+    if config.cache_dir is None:
+        return None
+    folder = config.cache_dir
+    if visibility is Visibility.PUBLIC:
+        folder /= PUBLIC_FOLDER
+    limiter = trio.CapacityLimiter(MAX_DISK)
+    return DiskCache(folder, max_bytes=config.cache_size, limiter=limiter)
 
 
 def _name_of(config: Config) -> str:
@@ -137,18 +218,17 @@ def _name_of(config: Config) -> str:
 
 
 async def _supervise(
-    chunks: Chunks,
-    disk: DiskCache | None,
-    rooms: dict[str, HasStatistics],
+    live: _Live,
+    runs: Sequence[Callable[..., Awaitable[None]]],
+    written: Callable[[], Awaitable[None]],
     signals: AsyncIterator[int],
     announce: Callable[[], Awaitable[None]],
 ) -> None:
     failure: VzfsError | None = None
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_heed_signals, signals, nursery.cancel_scope, rooms)
-        await nursery.start(chunks.run)
-        if disk is not None:
-            await nursery.start(disk.run)
+        nursery.start_soon(_heed_signals, signals, nursery, live)
+        for run in runs:
+            await nursery.start(run)
 
         async def announce_or_leave() -> None:
             nonlocal failure
@@ -159,29 +239,74 @@ async def _supervise(
                 nursery.cancel_scope.cancel()
 
         nursery.start_soon(announce_or_leave)
-        await fuse.serve()
+        await fuse.serve(live.operations)
         with trio.move_on_after(GRACE):
-            await chunks.written()
+            await written()
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
-    logger.info("unmounted; %s", describe(rooms))
+    logger.info("unmounted; %s", describe(live.rooms))
 
 
-async def _heed_signals(
-    signals: AsyncIterator[int], scope: trio.CancelScope, rooms: dict[str, HasStatistics]
-) -> None:
+async def _heed_signals(signals: AsyncIterator[int], nursery: trio.Nursery, live: _Live) -> None:
+    reloading = trio.Lock()
     async for number in signals:
-        if number in _ENDING:
+        if number in _ENDING or (number == signal.SIGHUP and live.ends_on_hangup):
             logger.info("ending: %s", signal.Signals(number).name)
             fuse.stop()
+            scope = nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + 2 * GRACE)
+        elif number == signal.SIGHUP:
+            nursery.start_soon(_reload, live, reloading)
         else:
-            logger.info("%s", describe(rooms))
+            logger.info("%s", describe(live.rooms))
+
+
+# -- another configuration ---------------------------------------------------------------------
+
+
+async def _reload(live: _Live, lock: trio.Lock) -> None:
+    """Read the configuration again and have its policies count, or keep to the old one."""
+    async with lock:
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            config = await trio.to_thread.run_sync(live.reload, abandon_on_cancel=True)
+            access = live.filesystem.access.with_policies(config.policies)
+            before, live.policies = live.policies, config.policies
+            dropped = await live.operations.adopt(access)
+            logger.info(
+                "the configuration was read again: %s; files that the kernel had to drop: %d",
+                _difference(*(_prefixes(p, access.visibility) for p in (before, live.policies))),
+                dropped,
+            )
+        except VzfsError as error:
+            logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400 -- no bug
+        except Exception:
+            logger.exception("the configuration stays as it was: this is a bug, please report it")
+        finally:
+            notify("READY=1")
+
+
+def _prefixes(policies: Sequence[AccessPolicy], visibility: Visibility) -> set[str]:
+    """Return what *policies* open to a mount."""
+    is_public = visibility is Visibility.PUBLIC
+    return {str(p.prefix) for p in in_force(policies) if p.public or not is_public}
+
+
+def _difference(before: set[str], after: set[str]) -> str:
+    parts = [
+        f"{what} {', '.join(sorted(prefixes))}"
+        for what, prefixes in (("opened", after - before), ("closed", before - after))
+        if prefixes
+    ]
+    return ", ".join(parts) or "the same prefixes are open"
 
 
 async def _announce(
-    options: MountOptions, opened: Opened, announce: Callable[[str, Sequence[str]], None]
+    options: MountOptions,
+    opened: Opened,
+    notes: Sequence[str],
+    announce: Callable[[str, Sequence[str]], None],
 ) -> None:
     """Wait until the mount answers, then say so to the service manager and to *announce*."""
     # A process of its own asks: a thread of this one that waited for its own mount could never be
@@ -192,13 +317,15 @@ async def _announce(
             [*probe, os.fspath(options.mountpoint)], check=False, stderr=subprocess.DEVNULL
         )
         if result.returncode == 0:
+            mounted = mounttable.topmost(options.mountpoint)
+            if mounted is not None:
+                fuse.make_room(mounted.device)
             checkout = opened.checkout
             ref = "" if checkout.ref.snapshot else f"{checkout.ref}, "
             message = (
                 f"{opened.access.repository} is mounted at {options.mountpoint} "
                 f"({ref}snapshot {checkout.snapshot.id})"
             )
-            notes = opened.access.notes()
             for line in (message, *notes):
                 logger.info("%s", line)
             notify(f"READY=1\nSTATUS={message}")

@@ -49,6 +49,7 @@ EXIT_CODES: Final = {
     7: FAILED,
     8: FAILED,
     9: SYSTEM_ERROR,
+    10: FAILED,
     130: INTERRUPTED,
 }
 """The exit code for mount(8), by that of `vzfs mount`."""
@@ -56,16 +57,19 @@ EXIT_CODES: Final = {
 VALUED: Final = frozenset(
     {
         "branch", "tag", "snapshot", "as_of", "allow", "map",
-        "cache_dir", "cache_size", "memory",
-        "region", "endpoint", "config", "deadline",
-        "uid", "gid", "umask", "log_file",
+        "cache_dir", "cache_size", "memory", "max_egress",
+        "region", "endpoint", "credentials", "account", "billing_project",
+        "config", "deadline",
+        "uid", "gid", "umask", "group", "log_file",
     }
 )  # fmt: skip
-"""Options of `vzfs mount` that take a value, with underscores for hyphens."""
+"""Options of `vzfs mount` that take a value, with underscores for hyphens. `group` alone is an
+option of mount(8), which lets others mount; here `allow_group` is --group, with a value or none."""
 
 PLAIN: Final = frozenset(
     {
-        "no_cache", "anonymous", "path_style", "virtual_host_style", "allow_http",
+        "no_cache", "offline", "anonymous", "requester_pays",
+        "path_style", "virtual_host_style", "allow_http",
         "allow_other", "verbose",
     }
 )  # fmt: skip
@@ -98,6 +102,7 @@ _SECRET_NAME: Final = re.compile(
 )
 _FILE_NAME: Final = re.compile(r"_(?:file|dir|path)\Z", re.IGNORECASE)
 _USER_IN_URL: Final = re.compile(r"://[^/]*@")
+_CREDENTIALS: Final = re.compile(r"environment\Z|profile:|file:/")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 _ROOT_CACHE: Final = "/var/cache/vzfs"
@@ -158,7 +163,7 @@ def parse(arguments: Sequence[str]) -> Invocation:
     for name, value in (option for text in given.options for option in split_options(text)):
         if name.startswith("env."):
             environment.update([_variable(name, value)])
-        elif (known := name.replace("-", "_")) in VALUED | PLAIN:
+        elif (known := _known(name, value)) in VALUED | PLAIN:
             command.append(_flag(name, known, value))
         elif not _is_passed_over(name, value):
             if not given.s:
@@ -172,6 +177,14 @@ def parse(arguments: Sequence[str]) -> Invocation:
         is_verbose=given.v,
         passed_over=passed_over,
     )
+
+
+def _known(written: str, value: str | None) -> str:
+    """Return the name under which an option is known here, if it is; "" for mount(8)'s `group`."""
+    name = written.replace("-", "_")
+    if name == "group" and value is None:
+        return ""
+    return "group" if name == "allow_group" else name
 
 
 class _Parser(argparse.ArgumentParser):
@@ -213,9 +226,11 @@ def _flag(written: str, name: str, value: str | None) -> str:
         if value is not None:
             raise _refusal(f"the option {written!r} takes no value", f"write {written} alone")
         return flag
+    if name == "group" and value is None:
+        return flag
     if not value:
         raise _refusal(f"the option {written!r} needs a value", f"write {written}=VALUE")
-    if _USER_IN_URL.search(value):
+    if _USER_IN_URL.search(value) or (name == "credentials" and not _CREDENTIALS.match(value)):
         raise _secret(f"the option {written!r}")
     return f"{flag}={value}"
 

@@ -1,9 +1,14 @@
-"""What people and supervisors see of a running mount: log lines, readiness, statistics."""
+"""What people and supervisors see of a running mount: log lines, readiness, statistics.
 
+And what nobody is to see: its memory.
+"""
+
+import ctypes
 import dataclasses
 import logging
 import logging.handlers
 import os
+import resource
 import socket
 import sys
 from collections.abc import Mapping
@@ -14,6 +19,10 @@ from vzfs.errors import ConfigError, ErrorKind
 
 MAX_LOG: Final = 10 * 2**20
 """Bytes of a log file before it is rotated away; one older file is kept."""
+
+
+_PR_SET_DUMPABLE: Final = 4
+"""Of prctl(2)."""
 
 
 class HasStatistics(Protocol):
@@ -81,6 +90,19 @@ def default_log_file(mountpoint: Path, environ: Mapping[str, str]) -> Path | Non
     state = environ.get("XDG_STATE_HOME") or environ.get("HOME", "") + "/.local/state"
     folder = Path(state) if state.startswith("/") and environ.get("HOME") else Path("/var/log")
     return folder / "vzfs" / name
+
+
+def forbid_core_dumps() -> None:
+    """Keep the memory of this process, which holds credentials, from core dumps and from debuggers.
+
+    The limit alone does not do it: it does not hold where a program collects the dumps.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        logging.getLogger("vzfs").warning(
+            "core dumps cannot be ruled out: %s", os.strerror(ctypes.get_errno())
+        )
 
 
 def is_journal(descriptor: int) -> bool:

@@ -8,9 +8,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.io.cachebench import Bench, Faulty
+from tests.io.stores_fixtures import *  # noqa: F403 -- fixtures
 from vzfs.cache import folder as folder_module
+from vzfs.source import Timing
+from vzfs.source.client import Client
+
+
+@pytest.fixture(autouse=True)
+def _connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close the connections that the sources of a test keep."""
+    made: list[Client] = []
+    begin = Client.__init__
+
+    def register(client: Client, timing: Timing) -> None:
+        begin(client, timing)
+        made.append(client)
+
+    monkeypatch.setattr(Client, "__init__", register)
+    yield
+    for client in made:
+        trio.run(client.aclose)
 
 
 @pytest.fixture

@@ -541,3 +541,139 @@ async def test_what_came_from_the_cache_too_late_is_not_served(
         assert await second.read(ref(100, 100, checksum)) == DATA[::-1][100:200]
         go_on.set()
     assert served == [DATA[::-1][:100]]
+
+
+# -- other rules, and sources that are away ----------------------------------------------------
+
+
+def other_rules(reader: Reader, *policies: AccessPolicy) -> None:
+    reader.chunks.adopt(reader.chunks._access.with_policies(policies))
+
+
+async def test_a_withdrawn_policy_closes_every_cache(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """What is in memory and on disk is refused as soon as no policy allows it, and given again when one does."""
+    reader = await new_reader(tmp_path)
+    await reader.read(ref(0, 100))
+    await reader.written()
+    allowed = reader.chunks._access
+    other_rules(reader)
+    with pytest.raises(AccessDenied):
+        await reader.read(ref(0, 100))
+    reader.chunks.adopt(allowed)
+
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+    assert len(source.fetched) == 1
+
+
+@pytest.mark.parametrize("is_arrived", [False, True])
+async def test_bytes_under_way_when_a_policy_goes_are_not_handed_out(
+    is_arrived: bool, source: FakeSource, new_reader: Callable
+) -> None:
+    """A read that began under a policy fails if the policy goes, though its bytes may just have come."""
+    reader = await new_reader()
+    gate = source.hold(URL)
+    outcomes: list[object] = []
+
+    async def read() -> None:
+        try:
+            outcomes.append(await reader.read(ref(0, 100)))
+        except AccessDenied as error:
+            outcomes.append(error.kind)
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            if is_arrived:
+                gate.set()
+            other_rules(reader)
+    assert outcomes == [ErrorKind.NOT_ALLOWED] * 2
+    assert len(reader.chunks._reading) == 0
+
+
+async def test_a_policy_that_says_another_endpoint_means_another_object(
+    source: FakeSource, new_reader: Callable
+) -> None:
+    """When a policy sends the same location elsewhere, nothing of the old place is served."""
+    reader = await new_reader()
+    await reader.read(ref(0, 100))
+    prefix = parse_prefix("s3://b/data/")
+    other_rules(reader, AccessPolicy(prefix, StoreOptions(endpoint="http://elsewhere")))
+    source.put(URL, DATA[::-1])
+
+    assert await reader.read(ref(0, 100)) == DATA[::-1][:100]
+
+
+async def away(wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "away", where=str(wanted.location))
+
+
+async def test_the_version_last_verified_is_served_while_its_source_is_away(
+    source: FakeSource,
+    new_reader: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cached bytes of a ref without checksum are given, with one warning; for others the source is asked once."""
+    other = ChunkRef(ChunkKind.VIRTUAL, 10, URL + "-too")
+    source.put(other.location, DATA)
+    first = await new_reader(tmp_path)
+    for each in (ref(0, 100), ref(100, 100), other):
+        await first.read(each)
+    await first.written()
+    second = await new_reader(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(source, "version", away)
+        patched.setattr(source, "fetch", away)
+        assert await second.read(ref(0, 100)) == DATA[:100]
+        assert await second.read(ref(100, 100)) == DATA[100:200]
+        assert await second.read(other) == DATA[:10]
+        with pytest.raises(SourceError) as caught:
+            await second.read(ref(200, 100))
+    assert caught.value.kind is ErrorKind.SOURCE_UNREACHABLE
+    assert caplog.text.count("versions last verified are served") == 1
+
+
+async def test_a_version_taken_from_the_cache_while_away_counts_until_the_source_speaks(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its source is back, an object of which nothing was served yet is read as it is now."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100))
+    await first.written()
+    source.put(URL, DATA[::-1])
+    for serve_first in (True, False):
+        second = await new_reader(tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(source, "version", away)
+            patched.setattr(source, "fetch", away)
+            if serve_first:
+                assert await second.read(ref(0, 100)) == DATA[:100]
+            else:
+                with pytest.raises(SourceError):
+                    await second.read(ref(200, 100))
+        if serve_first:
+            with pytest.raises(SourceError) as caught:
+                await second.read(ref(100, 100))
+            assert caught.value.kind is ErrorKind.SOURCE_CHANGED
+        else:
+            assert await second.read(ref(100, 100)) == DATA[::-1][100:200]
+
+
+async def test_a_source_that_is_away_is_waited_for_once_in_a_read(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A read whose bytes are not cached does not wait for the version, and then for the bytes."""
+    first = await new_reader(tmp_path)
+    await first.read(ref(0, 100))
+    await first.written()
+    second = await new_reader(tmp_path)
+    before = len(source.fetched)
+    monkeypatch.setattr(source, "version", away)
+    with pytest.raises(SourceError):
+        await second.read(ref(200, 100))
+    assert len(source.fetched) == before

@@ -108,3 +108,56 @@ async def test_nothing_is_opened_for_writing(operations: Operations) -> None:
         with pytest.raises(pyfuse3.FUSEError) as caught:
             await operations.open(inode, flags, None)
         assert caught.value.errno == errno.EROFS
+
+
+async def test_what_was_read_is_known_until_the_kernel_forgets_it(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When rules change, the kernel drops the pages of files that read otherwise now, and of no others."""
+    dropped: list[int] = []
+
+    async def answer(*_: object) -> bytes:
+        return b"x"
+
+    async def reads_as_under(before: object, inode: int) -> bool:
+        return inode == 3
+
+    def drop(inode: int) -> None:
+        dropped.append(inode)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(pyfuse3, "invalidate_inode", drop)
+    operations._filesystem.read = answer
+    operations._filesystem.reads_as_under = reads_as_under
+    operations._filesystem.adopt = lambda access: None
+    for inode in (2, 3, 4, 5):
+        await operations.read(inode, 0, 10)
+    await operations.forget([(4, 1)])
+    assert await operations.adopt(None) == 2
+    assert sorted(dropped) == [2, 5]
+
+
+async def test_a_handle_of_unbuffered_reads_lives_as_long_as_it_is_open(
+    operations: Operations,
+) -> None:
+    """Handles that remember who opened them are distinct, mean their inode, and leave nothing when closed."""
+    inode = (await operations.lookup(1, b"zarr.json", None)).st_ino
+    plain = await operations.open(inode, os.O_RDONLY, None)
+    direct = [await operations.open(inode, os.O_RDONLY | os.O_DIRECT, None) for _ in range(2)]
+    handles = [opened.fh for opened in (plain, *direct)]
+    assert len(set(handles)) == 3
+    expected = bytes(await operations.read(plain.fh, 0, 5))
+    assert [bytes(await operations.read(handle, 0, 5)) for handle in handles] == [expected] * 3
+    for handle in handles:
+        await operations.release(handle)
+    assert operations._opened == {}
+
+
+async def test_being_offline_is_one_line_for_everything(
+    operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many things a mount does not have offline, its log says so once."""
+    caplog.set_level(logging.WARNING)
+    for where in ("a", "b", "c"):
+        await errno_of(operations, SourceError(ErrorKind.OFFLINE, "not here", where=where))
+    assert len(caplog.records) == 1

@@ -169,11 +169,11 @@ class TestFetchers(FetcherSuite):
         if not world.lists or isinstance(world, FakeWorld):
             pytest.skip("this fetcher does not list what others wrote")
         from vzfs.errors import ErrorKind, SourceError
-        from vzfs.source import local, s3
+        from vzfs.source import local, remote
 
-        assert fetcher.MAX_LISTED == local.MAX_LISTED == s3.MAX_LISTED
+        assert fetcher.MAX_LISTED == local.MAX_LISTED == remote.MAX_LISTED
         monkeypatch.setattr(local, "MAX_LISTED", 3)
-        monkeypatch.setattr(s3, "MAX_LISTED", 3)
+        monkeypatch.setattr(remote, "MAX_LISTED", 3)
         for i in range(4):
             world.put(f"refs/{i}", b"")
         with pytest.raises(SourceError) as caught:

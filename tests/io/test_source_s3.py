@@ -73,44 +73,17 @@ async def test_no_credentials(
     server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without credentials the error says which are missing, and the object is not asked for."""
-    with ObjectServer() as metadata:
-        monkeypatch.setenv("AWS_METADATA_ENDPOINT", metadata.url)
-        error = await refusal(source, StoreOptions(endpoint=server.url, allow_http=True))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    error = await refusal(source, StoreOptions(endpoint=server.url, allow_http=True))
     assert error.kind is ErrorKind.SOURCE_DENIED
-    assert "AWS_ACCESS_KEY_ID" in error.advice
+    assert "no AWS credentials" in error.what
+    assert "--anonymous" in error.advice
     assert server.count() == 0
 
 
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-async def test_endpoint_of_the_environment(
-    server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """An endpoint in the environment is the user's own word."""
-    monkeypatch.setenv(name, server.url)
-    store = StoreOptions(anonymous=True, allow_http=True)
-    assert await fetch(source, store) == DATA[10:30]
-
-
-@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-async def test_endpoint_of_the_options_wins(
-    server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """The endpoint that the user names for a place wins over the environment's."""
-    with ObjectServer() as other:
-        monkeypatch.setenv(name, other.url)
-        store = StoreOptions(endpoint=server.url, anonymous=True, allow_http=True)
-        assert await fetch(source, store) == DATA[10:30]
-        assert other.count() == 0
-
-
-async def test_plain_http(
-    server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Without allow_http nothing is sent in the clear, wherever the endpoint comes from."""
+async def test_plain_http(server: ObjectServer, source: Source) -> None:
+    """Without allow_http nothing is sent in the clear."""
     error = await refusal(source, StoreOptions(endpoint=server.url, anonymous=True))
-    assert error.kind is ErrorKind.SOURCE_DENIED
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-    error = await refusal(source, StoreOptions(anonymous=True))
     assert error.kind is ErrorKind.SOURCE_DENIED
     assert "--allow-http" in error.advice
     assert server.count() == 0
@@ -133,16 +106,6 @@ async def test_bad_endpoints(source: Source, server: ObjectServer, endpoint: str
     error = await refusal(source, StoreOptions(endpoint=endpoint, allow_http=True, anonymous=True))
     assert error.kind is ErrorKind.BAD_CONFIG
     assert "hush" not in str(error)
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_panic_is_an_error(
-    source: Source, server: ObjectServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An endpoint in the environment that makes the S3 client panic fails the fetch, not the process."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "foo bar")
-    error = await refusal(source, StoreOptions(anonymous=True))
-    assert error.kind is ErrorKind.SOURCE_MISMATCH
 
 
 async def test_virtual_hosts(source: Source, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,27 +134,21 @@ async def test_wrong_region(server: ObjectServer, source: Source) -> None:
     assert server.count() == 1
 
 
-async def test_redirects_lose_the_signature(
-    server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+async def test_redirects_of_a_store_are_not_followed(
+    server: ObjectServer, source: Source, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
-    """What the endpoint redirects to is not shown the signature, and still must have the version."""
-    from vzfs.model.location import ETag
-
+    """Where an endpoint redirects to is neither asked nor shown a signature."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKID")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hush")
     store = StoreOptions(endpoint=server.url, allow_http=True)
-    stored = server.find(KEY)
-    assert stored is not None
-    assert stored.etag is not None
     with ObjectServer() as other:
-        other.put(KEY, DATA[::-1])
-        server.fault(KEY, redirect(f"{other.url}/{KEY}"), times=2)
-        wanted = authorized(f"s3://{KEY}", 10, 20, checksum=ETag(stored.etag), store=store)
-        with pytest.raises(SourceError) as caught:
-            await source.fetch(wanted)
-        assert caught.value.kind is ErrorKind.SOURCE_CHANGED
-        assert other.count() > 0
-        assert not any("authorization" in r.headers for r in other.requests)
+        other.put(KEY, DATA)
+        server.fault(KEY, redirect(f"{other.url}/{KEY}", code))
+        error = await refusal(source, store)
+        assert error.kind is ErrorKind.SOURCE_MISMATCH
+        assert other.count() == 0
+        assert server.count() == 1
 
 
 async def test_listing_tries_again(server: ObjectServer, source: Source) -> None:
@@ -229,13 +186,13 @@ async def test_listing_that_fails(
 
 
 async def test_listing_of_odd_keys(server: ObjectServer, source: Source) -> None:
-    """A key that no client can ask for makes the listing an error, not an incomplete list."""
-    server.put("bucket/data//odd", b"")
+    """A listing is whole, whatever its keys are; what can be read of it is decided when it is read."""
+    names = ["/odd", "a b", "a&b<c>", "ä", "x\ty", "%2e"]
+    for name in names:
+        server.put(f"bucket/data/{name}", b"")
     store = StoreOptions(endpoint=server.url, anonymous=True, allow_http=True)
     below = Access(parse_prefix("s3://bucket"), store).repository_prefix("data")
-    with pytest.raises(SourceError) as caught:
-        await source.list(below)
-    assert caught.value.kind is ErrorKind.CANNOT_LIST
+    assert sorted(await source.list(below)) == sorted([*names, "object"])
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])

@@ -129,6 +129,7 @@ async def test_what_does_not_pass_ends(
         (wrong_range(), ErrorKind.SOURCE_MISMATCH),
         (wrong_range(-1), ErrorKind.SOURCE_MISMATCH),
         (no_validators(), ErrorKind.SOURCE_MISMATCH),
+        (Fault(etag='""', last_modified=None), ErrorKind.SOURCE_MISMATCH),
     ],
 )
 async def test_what_is_final(

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.conformance import authorized, plain_environment
+from tests.conformance import authorized, plain_environment, whole
 from tests.servers import ObjectServer, reset, stall, stall_in_body, status
 from vzfs.access import Access, AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
@@ -135,7 +135,7 @@ async def test_deadline_covers_the_queue(server: ObjectServer, scheme: str) -> N
 
 @HTTP_AND_S3
 async def test_cancellation(server: ObjectServer, scheme: str) -> None:
-    """A cancelled fetch goes at once, and its thread is given back when the server answers."""
+    """A cancelled fetch goes at once, and leaves neither a place taken nor a connection."""
     gate = threading.Event()
     server.fault(KEY, stall(gate))
     limiter = trio.CapacityLimiter(1)
@@ -145,20 +145,10 @@ async def test_cancellation(server: ObjectServer, scheme: str) -> None:
             nursery.start_soon(source.fetch, part(server.url, scheme))
             await until(lambda: server.count() == 1)
             nursery.cancel_scope.cancel()
-    assert limiter.borrowed_tokens == 1
-    gate.set()
-    await until(lambda: limiter.borrowed_tokens == 0)
+    assert limiter.borrowed_tokens == 0
     assert (await source.fetch(part(server.url, scheme))).data == DATA[10:30]
-
-
-@HTTP_AND_S3
-async def test_abandoned_threads_end(server: ObjectServer, scheme: str) -> None:
-    """A thread that was left behind ends by itself, even if the server never answers."""
-    server.fault(KEY, stall(threading.Event()))
-    limiter = trio.CapacityLimiter(1)
-    source = Source(Timing(deadline=0.2, stall=0.5, attempts=1), limiter=limiter)
-    await refusal(source, part(server.url, scheme))
-    await until(lambda: limiter.borrowed_tokens == 0)
+    assert len(set(server.clients)) == 2
+    gate.set()
 
 
 @HTTP_AND_S3
@@ -210,15 +200,22 @@ async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) ->
         assert most / 2 <= pause <= most
 
 
-@pytest.mark.parametrize(
-    "url", ["gs://bucket/a/b", "az://c/a/b", "abfs://c/a/b", "tigris://b/a/b", "memory:///a/b"]
-)
-async def test_schemes_without_a_reader(url: str) -> None:
+async def test_a_scheme_without_a_reader() -> None:
     """A scheme that cannot be read is an error that names those that can."""
     source = make()
-    error = await refusal(source, authorized(url, 0, 1))
+    error = await refusal(source, whole("memory:///a", "b"))
     assert error.kind is ErrorKind.BAD_LOCATION
     assert "s3" in error.advice
     with pytest.raises(SourceError):
-        await source.list(Access(parse_prefix(url)).repository_prefix(""))
+        await source.list(Access(parse_prefix("memory:///a/b")).repository_prefix(""))
     assert source.statistics().errors == 2
+
+
+async def test_a_deadline_without_an_answer_is_a_silence(server: ObjectServer) -> None:
+    """A host from which nothing came within several deadlines counts as dead, however short those are."""
+    gate = threading.Event()
+    server.fault(KEY, stall(gate), times=99)
+    source = make(deadline=0.05)
+    kinds = [(await refusal(source, part(server.url, "http"))).kind for _ in range(6)]
+    assert kinds == [ErrorKind.SOURCE_TIMEOUT] * 5 + [ErrorKind.OFFLINE]
+    gate.set()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -78,7 +79,13 @@ def _raise(error: OSError) -> None:
 def cached_chunks(cache: Path, length: int) -> int:
     """Count the files of a cache that hold the *length* bytes of a chunk, under their final names."""
     found = (path for path in cache.rglob("*") if not path.name.startswith("tmp"))
-    return sum(length <= _size(path) < length + 4096 for path in found)
+    return sum(length <= _size(path) < length + 4096 and _is_chunk(path) for path in found)
+
+
+def _is_chunk(path: Path) -> bool:
+    """Whether a file of a cache is not what was remembered of a repository's metadata."""
+    with path.open("rb") as file:
+        return not re.search(rb"location.{1,3}(object|listing) ", file.read(200))
 
 
 def _size(path: Path) -> int:

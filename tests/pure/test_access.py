@@ -1,8 +1,23 @@
 """Who may read what."""
 
-import pytest
+import dataclasses
+import shlex
 
-from vzfs.access import Access, AccessPolicy, AuthorizedRange, Relocation, StoreOptions
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vzfs.access import (
+    MAX_CONTAINERS,
+    Access,
+    AccessPolicy,
+    AuthorizedPrefix,
+    AuthorizedRange,
+    Relocation,
+    StoreOptions,
+    Visibility,
+    in_force,
+)
 from vzfs.errors import AccessDenied, ErrorKind
 from vzfs.model.location import ByteRange, LastModified, parse_location, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -19,12 +34,18 @@ def access(
     *allowed: str,
     containers: tuple[str, ...] = ("s3://b/data/",),
     moved: tuple[tuple[str, str], ...] = (),
+    public: tuple[str, ...] = (),
+    visibility: Visibility = Visibility.PRIVATE,
 ) -> Access:
     return Access(
         REPOSITORY,
-        policies=[AccessPolicy(parse_prefix(p)) for p in allowed],
+        policies=[
+            *(AccessPolicy(parse_prefix(p)) for p in allowed),
+            *(AccessPolicy(parse_prefix(p), public=True) for p in public),
+        ],
         relocations=[Relocation(parse_prefix(a), parse_prefix(b)) for a, b in moved],
         containers=[VirtualChunkContainer(c) for c in containers],
+        visibility=visibility,
     )
 
 
@@ -137,7 +158,7 @@ def test_virtual_chunks_in_the_repository_need_a_policy_too() -> None:
 
 
 def test_nobody_else_makes_proofs() -> None:
-    """An AuthorizedRange cannot be made without asking Access."""
+    """An AuthorizedRange or AuthorizedPrefix cannot be made without asking Access."""
     with pytest.raises(TypeError):
         AuthorizedRange(
             object(),
@@ -148,6 +169,8 @@ def test_nobody_else_makes_proofs() -> None:
             max_length=1,
             checksum=None,
         )
+    with pytest.raises(TypeError):
+        AuthorizedPrefix(object(), prefix=REPOSITORY, root=REPOSITORY, store=StoreOptions())
 
 
 def test_a_part_stays_inside_its_range() -> None:
@@ -178,3 +201,270 @@ def test_containers_say_whether_they_are_allowed() -> None:
         "s3://c/": "partly",
         "s3://d/": "no",
     }
+
+
+# -- visibility --------------------------------------------------------------------------------
+
+
+def test_a_public_mount_serves_public_policies_only() -> None:
+    """In a mount that is open to all users a private policy allows nothing, and the error says how to change it."""
+    wanted = access("s3://b/data/", visibility=Visibility.PUBLIC)
+
+    with pytest.raises(AccessDenied) as caught:
+        wanted.authorize(virtual("s3://b/data/x"))
+
+    assert caught.value.kind is ErrorKind.NOT_ALLOWED
+    assert "private" in caught.value.what
+    assert "vzfs policy set s3://b/data/ --public" in caught.value.advice
+    opened = access(public=("s3://b/data/",), visibility=Visibility.PUBLIC)
+    assert opened.authorize(virtual("s3://b/data/x")).root == parse_prefix("s3://b/data")
+
+
+@pytest.mark.parametrize("visibility", [Visibility.PRIVATE, Visibility.GROUP])
+def test_other_mounts_serve_private_and_public_policies(visibility: Visibility) -> None:
+    """A mount of its owner, or of a group, serves what private and public policies allow."""
+    containers = ("s3://b/data/", "s3://c/")
+    wanted = access(
+        "s3://b/data/", public=("s3://c/",), containers=containers, visibility=visibility
+    )
+
+    assert wanted.authorize(virtual("s3://b/data/x"))
+    assert wanted.authorize(virtual("s3://c/x"))
+
+
+def test_a_private_policy_is_not_passed_over_for_a_shorter_public_one() -> None:
+    """A private policy inside a public one closes its part to a public mount."""
+    wanted = access("s3://b/data/secret/", public=("s3://b/data/",), visibility=Visibility.PUBLIC)
+
+    assert wanted.authorize(virtual("s3://b/data/x"))
+    assert kind_of_refusal(wanted, "s3://b/data/secret/x") is ErrorKind.NOT_ALLOWED
+
+
+def test_the_repositorys_own_chunks_are_served_in_every_mount() -> None:
+    """A native chunk is what the user mounts, and is served in a public mount too."""
+    native = ChunkRef(ChunkKind.NATIVE, 3, "chunks/ABC", 1)
+
+    assert access(visibility=Visibility.PUBLIC).authorize(native).root == REPOSITORY
+
+
+def test_of_equal_prefixes_a_public_one_counts_and_then_the_last() -> None:
+    """Of policies with the same prefix a public one counts, wherever it stands, and else the last."""
+    prefix = parse_prefix("s3://b/data/")
+    first, last = (AccessPolicy(prefix, StoreOptions(region=r)) for r in ("first", "last"))
+    public = AccessPolicy(prefix, StoreOptions(region="public"), public=True)
+    other = dataclasses.replace(public, store=StoreOptions(region="other"))
+
+    assert in_force([first, last]) == [last]
+    assert in_force([public, last]) == in_force([last, public]) == [public]
+    assert in_force([public, other, last]) == [other]
+    wanted = Access(
+        REPOSITORY, policies=[first, last], containers=[VirtualChunkContainer("s3://b/")]
+    )
+    assert wanted.authorize(virtual("s3://b/data/x")).store.region == "last"
+
+
+def test_containers_say_what_a_public_mount_can_read() -> None:
+    """In a public mount a container counts as allowed as far as public policies reach."""
+    wanted = access(
+        "s3://a/",
+        "s3://b/x/",
+        "s3://d/y/",
+        public=("s3://b/", "s3://c/", "s3://d/"),
+        containers=("s3://a/", "s3://b/", "s3://c/", "s3://d/y/"),
+        visibility=Visibility.PUBLIC,
+    )
+
+    found = {r.url_prefix: r.allowed for r in wanted.report()}
+    assert found == {"s3://a/": "no", "s3://b/": "partly", "s3://c/": "yes", "s3://d/y/": "no"}
+    assert any("vzfs policy set s3://a/ --public" in note for note in wanted.notes())
+
+
+# -- what must be named ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("location", "container", "other"),
+    [
+        ("http://host/d/x", "http://host/d/", "https://host/d/"),
+        ("file:///d/x", "file:///d/", "s3://d/"),
+    ],
+)
+def test_file_and_http_are_read_where_a_policy_names_them(
+    location: str, container: str, other: str
+) -> None:
+    """`file:` and `http:` places are refused unless a policy's own prefix has that scheme."""
+    assert (
+        kind_of_refusal(access(other, containers=(container,)), location) is ErrorKind.NOT_ALLOWED
+    )
+    assert access(container, containers=(container,)).authorize(virtual(location))
+
+
+def test_memory_is_never_read() -> None:
+    """A `memory:` place is refused whatever a policy says, and a relocation can name another."""
+    place = "memory:///d"
+
+    wanted = access(place, containers=(place,))
+
+    assert kind_of_refusal(wanted, "memory:///d/x") is ErrorKind.NOT_ALLOWED
+    moved = access("s3://b/", containers=(place,), moved=((place, "s3://b/"),))
+    assert str(moved.authorize(virtual("memory:///d/x")).location) == "s3://b/x"
+
+
+@pytest.mark.parametrize("odd", ["s3://b/$(touch x);y/", "s3://b/a=b/", "s3://b/it's/"])
+def test_advice_can_be_given_to_a_shell_as_it_stands(odd: str) -> None:
+    """What a repository wrote is quoted where a user is told what to type, and means the same place."""
+    with pytest.raises(AccessDenied) as caught:
+        access(containers=(odd,)).authorize(virtual(odd + "x"))
+
+    words = shlex.split(caught.value.advice.partition("mount with ")[2].replace(", or", " , or"))
+    assert words[0] == "--allow"
+    assert "=" not in words[1]
+    assert parse_prefix(words[1]) == parse_prefix(odd)
+
+
+# -- other policies, many containers -----------------------------------------------------------
+
+
+def test_other_policies_make_another_access() -> None:
+    """A policy that is withdrawn closes what was read before; containers, maps and visibility stay."""
+    moved = (("s3://old/", "s3://b/data/"),)
+    before = access(
+        public=("s3://b/data/",),
+        containers=("s3://old/",),
+        moved=moved,
+        visibility=Visibility.PUBLIC,
+    )
+    assert before.authorize(virtual("s3://old/x"))
+
+    after = before.with_policies([])
+    private = before.with_policies([AccessPolicy(parse_prefix("s3://b/"))])
+    again = after.with_policies([AccessPolicy(parse_prefix("s3://b/"), public=True)])
+
+    assert kind_of_refusal(after, "s3://old/x") is ErrorKind.NOT_ALLOWED
+    assert kind_of_refusal(private, "s3://old/x") is ErrorKind.NOT_ALLOWED
+    assert str(again.authorize(virtual("s3://old/x")).location) == "s3://b/data/x"
+    assert before.authorize(virtual("s3://old/x"))
+    assert again.visibility is Visibility.PUBLIC
+
+
+def test_containers_beyond_a_limit_authorize_nothing() -> None:
+    """A repository that declares containers without end has the first ten thousand, and the rest is reported."""
+    containers = tuple(f"s3://b/{i}/" for i in range(MAX_CONTAINERS + 2))
+
+    wanted = access("s3://b/", containers=containers)
+
+    assert wanted.authorize(virtual(f"s3://b/{MAX_CONTAINERS - 1}/x"))
+    assert kind_of_refusal(wanted, f"s3://b/{MAX_CONTAINERS}/x") is ErrorKind.NO_CONTAINER
+    (problem,) = [r.problem for r in wanted.report() if r.problem]
+    assert problem.startswith("2 containers")
+
+
+def test_a_verdict_names_its_rules() -> None:
+    """What is decided about a location comes with the container and the policy that decide it."""
+    container = VirtualChunkContainer("s3://old/")
+    policy = AccessPolicy(parse_prefix("s3://b/data/"), origin="file")
+    wanted = Access(
+        REPOSITORY,
+        policies=[policy],
+        relocations=[Relocation(parse_prefix("s3://old/"), parse_prefix("s3://b/data/"))],
+        containers=[container],
+    )
+
+    verdict = wanted.examine("s3://old/x")
+    assert (verdict.container, verdict.policy, verdict.refusal) == (container, policy, None)
+    assert str(verdict.place) == "s3://b/data/x"
+    refused = wanted.examine("s3://b/data/x")
+    assert refused.policy == policy
+    assert refused.refusal is not None
+    assert refused.refusal.kind is ErrorKind.NO_CONTAINER
+
+
+def test_a_listing_knows_the_prefix_that_it_must_not_leave() -> None:
+    """The proof for a listing carries the repository's own prefix."""
+    below = access().repository_prefix("refs")
+
+    assert str(below.prefix) == "s3://repos/mine/refs/"
+    assert below.root == REPOSITORY
+
+
+def test_store_options_are_equal_by_what_they_say() -> None:
+    """Options that say the same are one key, and those that differ anywhere are two."""
+    options = StoreOptions(region="eu", addresses=("10.0.0.0/8",))
+
+    assert {options: 1}[StoreOptions(region="eu", addresses=("10.0.0.0/8",))] == 1
+    for field in dataclasses.fields(StoreOptions):
+        value = "x" if isinstance(field.default, bool | None) else ("::1",)
+        assert dataclasses.replace(options, **{field.name: value}) not in {options}
+
+
+# -- the decision, against a naive reference ---------------------------------------------------
+
+SEGMENTS = st.sampled_from(["a", "b", "ab", "a.b", "é", "="])
+PATHS = st.lists(SEGMENTS, max_size=4)
+PLACES = st.tuples(st.sampled_from(["s3", "gs", "https"]), st.sampled_from(["h1", "h2"]), PATHS)
+type Place = tuple[str, str, list[str]]
+
+
+def covers(prefix: Place, place: Place) -> bool:
+    """Say naively whether *prefix* covers *place*: it is the beginning of its names."""
+    return prefix[:2] == place[:2] and prefix[2] == place[2][: len(prefix[2])]
+
+
+def url(place: Place) -> str:
+    return f"{place[0]}://{place[1]}/" + "/".join(place[2])
+
+
+@given(
+    location=PLACES.filter(lambda place: bool(place[2])),
+    containers=st.lists(PLACES, max_size=4),
+    policies=st.lists(st.tuples(PLACES, st.booleans()), max_size=6),
+    moved=st.lists(st.tuples(PLACES, PLACES), max_size=2, unique_by=lambda pair: url(pair[0])),
+    visibility=st.sampled_from(Visibility),
+)
+def test_the_decision_is_that_of_a_naive_reader(
+    location: Place,
+    containers: list[Place],
+    policies: list[tuple[Place, bool]],
+    moved: list[tuple[Place, Place]],
+    visibility: Visibility,
+) -> None:
+    """For any rules a location is read exactly if a container has it and the closest policy lets it."""
+    place = location
+    for origin, target in sorted(moved, key=lambda pair: len(pair[0][2])):
+        if covers(origin, location):
+            place = (target[0], target[1], target[2] + location[2][len(origin[2]) :])
+    closest = max(
+        (
+            (len(prefix[2]), public, i)
+            for i, (prefix, public) in enumerate(policies)
+            if covers(prefix, place)
+        ),
+        default=None,
+    )
+    is_open = closest is not None and (closest[1] or visibility is not Visibility.PUBLIC)
+    expected = bool(place[2]) and is_open and any(covers(c, location) for c in containers)
+
+    wanted = Access(
+        REPOSITORY,
+        policies=[
+            AccessPolicy(parse_prefix(url(prefix)), StoreOptions(region=str(i)), public=public)
+            for i, (prefix, public) in enumerate(policies)
+        ],
+        relocations=[
+            Relocation(parse_prefix(url(origin)), parse_prefix(url(target)))
+            for origin, target in moved
+        ],
+        containers=[VirtualChunkContainer(url(c)) for c in containers],
+        visibility=visibility,
+    )
+
+    try:
+        found = wanted.authorize(virtual(url(location)))
+    except AccessDenied:
+        assert not expected
+        return
+    assert expected
+    assert closest is not None
+    assert found.location == parse_location(url(place))
+    assert found.store.region == str(closest[2])
+    assert found.root == parse_prefix(url(policies[closest[2]][0]))

@@ -1,15 +1,26 @@
 """Configuration from files, environment and flags."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vzfs import config
-from vzfs.access import StoreOptions
-from vzfs.config import DEFAULT_CACHE_SIZE, Config, Flags, load, parse_size, parse_time
+from vzfs.access import StoreOptions, Visibility
+from vzfs.config import (
+    DEFAULT_CACHE_SIZE,
+    Config,
+    Egress,
+    Flags,
+    files,
+    load,
+    parse_egress,
+    parse_size,
+    parse_time,
+)
+from vzfs.config.loading import load_rules
 from vzfs.errors import ConfigError
 from vzfs.model.location import parse_prefix
 from vzfs.model.snapshot import RefSpec
@@ -19,22 +30,27 @@ cache-dir = "/fast/cache"
 cache-size = "2GB"
 memory = 1000
 deadline = 5
+max-egress = "50G/day"
 
 [[bucket]]
+nickname = "noaa"
 prefix = "s3://noaa/"
 region = "us-east-1"
 anonymous = true
 
 [[bucket]]
+nickname = "ours"
 prefix = "s3://noaa/private/"
 endpoint = "https://minio.example.org"
 path-style = true
 
-[[allow]]
-prefix = "s3://noaa/oisst/"
+[[policy]]
+bucket = "noaa"
+subprefix = "oisst/"
+public = true
 
-[[allow]]
-prefix = "s3://noaa/private/x/"
+[[policy]]
+bucket = "ours"
 
 [[map]]
 from = "file:///old/"
@@ -43,8 +59,21 @@ to = "/new"
 
 
 @pytest.fixture(autouse=True)
-def _no_system_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(config, "SYSTEM_FILE", tmp_path / "none.toml")
+def _administrator(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have the tests be the administrator, and their folder the machine's."""
+    monkeypatch.setattr(files, "ADMINISTRATOR", os.geteuid())
+    monkeypatch.setattr(files, "SYSTEM_FILE", tmp_path / "etc/config.toml")
+    monkeypatch.setattr(files, "SYSTEM_FOLDER", tmp_path / "etc/conf.d")
+
+
+def rule(tmp_path: Path, text: str, name: str = "config.toml") -> Path:
+    """Write a file of the administrator."""
+    path = tmp_path / "etc" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    for written in (path, path.parent, tmp_path / "etc"):
+        written.chmod(written.stat().st_mode & ~0o022)
+    return path
 
 
 def read(tmp_path: Path, text: str, **flags: object) -> Config:
@@ -59,16 +88,41 @@ def test_a_file_configures_everything(tmp_path: Path) -> None:
 
     assert (found.cache_dir, found.cache_size) == (Path("/fast/cache"), 2 * 2**30)
     assert (found.memory, found.deadline) == (1000, 5.0)
-    assert [str(p.prefix) for p in found.policies] == ["s3://noaa/oisst/", "s3://noaa/private/x/"]
+    assert [str(p.prefix) for p in found.policies] == ["s3://noaa/oisst/", "s3://noaa/private/"]
+    assert [(p.nickname, p.subprefix, p.public) for p in found.policies] == [
+        ("noaa", "oisst/", True),
+        ("ours", "", False),
+    ]
+    assert {p.origin for p in found.policies} == {str(tmp_path / "vzfs.toml")}
+    assert found.max_egress == Egress(50 * 2**30, per_day=True)
     assert str(found.relocations[0].target) == "file:///new/"
 
 
-def test_a_prefix_gets_the_options_of_the_closest_bucket(tmp_path: Path) -> None:
-    """Endpoint, region and credentials of a prefix are those of the closest [[bucket]] above it."""
-    near, closer = read(tmp_path, FILE).policies
+NEAR = StoreOptions(region="us-east-1", anonymous=True)
+CLOSER = StoreOptions(endpoint="https://minio.example.org", path_style=True)
 
-    assert near.store == StoreOptions(region="us-east-1", anonymous=True)
-    assert closer.store == StoreOptions(endpoint="https://minio.example.org", path_style=True)
+
+def test_a_prefix_gets_the_options_of_the_closest_bucket(tmp_path: Path) -> None:
+    """A policy is reached as its bucket says, and what --allow names as the closest [[bucket]] above it."""
+    allow = ["s3://noaa/x/", "s3://noaa/private/x/"]
+    found = read(tmp_path, FILE, allow=allow).policies
+
+    assert [p.store for p in found] == [NEAR, CLOSER, NEAR, CLOSER]
+
+
+def test_allow_can_name_the_bucket(tmp_path: Path) -> None:
+    """`--allow PREFIX=NICKNAME` is reached as the bucket of that nickname is, and is private."""
+    found = read(tmp_path, FILE, allow=["s3://noaa/private/x/=noaa"]).policies[-1]
+
+    assert (str(found.prefix), found.store, found.public) == ("s3://noaa/private/x/", NEAR, False)
+    for wrong, message in {
+        "s3://noaa/x/=others": "does not exist.*noaa, ours.*%3D",
+        "s3://other/x/=noaa": "does not cover",
+        "s3://noaa/x/=a=b": "does not exist",
+        "memory:///x": "never read",
+    }.items():
+        with pytest.raises(ConfigError, match=message):
+            read(tmp_path, FILE, allow=[wrong])
 
 
 def test_flags_add_prefixes_and_override_values(tmp_path: Path) -> None:
@@ -103,10 +157,28 @@ def test_zero_is_a_value(tmp_path: Path) -> None:
 
 WRONG = {
     "alow = 1": "unknown key 'alow'",
-    '[[allow]]\nprefix = "s3://b/"\npublic = true': "unknown key 'public'",
-    "[[allow]]": "needs 'prefix'",
-    "allow = 3": "must be written",
-    '[[allow]]\nprefix = "s3://"': "missing or malformed",
+    '[[allow]]\nprefix = "s3://b/"': r"\[\[bucket\]\] with prefix = \"s3://b/\".*policy set",
+    "allow = 3": "not known",
+    '[[policy]]\nbucket = "b"\npublik = true': "unknown key 'publik'",
+    '[[policy]]\nbucket = "b"\npublic = 1': "true or false",
+    "[[policy]]": "needs 'bucket'",
+    "policy = 3": "must be written",
+    '[[policy]]\nbucket = "b"': "'b', which does not exist",
+    '[[policy]]\nbucket = "b c"': "no nickname",
+    "[[bucket]]": "needs 'prefix'",
+    '[[bucket]]\nprefix = "s3://"': "missing or malformed",
+    '[[bucket]]\nprefix = "memory:///x"': "never read",
+    '[[bucket]]\nprefix = "s3://b/"\nnickname = "b/c"': "is no nickname",
+    '[[bucket]]\nprefix = "s3://b/"\nnickname = ""': "is no nickname",
+    f'[[bucket]]\nprefix = "s3://b/"\nnickname = "{65 * "a"}"': "is no nickname",
+    '[[bucket]]\nprefix = "s3://b/"\naddresses = "::1"': "a list of strings",
+    '[[bucket]]\nprefix = "s3://b/"\naddresses = ["local"]': "not a network",
+    '[[bucket]]\nprefix = "s3://b/"\nendpoint = "host:9000"': "not the URL",
+    '[[bucket]]\nprefix = "s3://b/"\nendpoint = "https://host:port"': "not the URL",
+    '[[bucket]]\nprefix = "az://b/"\naccount = "https://x"': "Azure storage account",
+    '[[bucket]]\nprefix = "s3://b/"\nanonymous = true\ncredentials = "environment"': "exclude",
+    'max-egress = "50G/week"': "50G/day",
+    "users-may-allow = true": "administrator only",
     '[[bucket]]\nprefix = "s3://b/"\nanonymous = "yes"': "true or false",
     '[[bucket]]\nprefix = "s3://b/"\nregion = 3': "a string",
     'cache-size = "lots"': "not a size",
@@ -129,7 +201,7 @@ def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_equals_sign_in_a_location_is_written_encoded(tmp_path: Path) -> None:
-    """In --allow and --map an equals sign of the location is %3D; a bare one is refused."""
+    """In --allow and --map an equals sign inside a location is %3D."""
     found = read(tmp_path, "", allow=["s3://b/day%3D1/"], map=["s3://b/a%3Db/=s3://c/d%3De/"])
 
     assert found.policies[0].prefix == parse_prefix("s3://b/day=1/")
@@ -152,7 +224,7 @@ def test_flags_may_name_paths_from_here(monkeypatch: pytest.MonkeyPatch, tmp_pat
     ]
     assert found.relocations[0].target == parse_prefix(str(tmp_path.parent / "moved"))
     with pytest.raises(ConfigError):
-        read(tmp_path, '[[allow]]\nprefix = "./data"')
+        read(tmp_path, '[[bucket]]\nprefix = "./data"')
 
 
 def test_one_snapshot_is_asked_for(tmp_path: Path) -> None:
@@ -214,3 +286,322 @@ def test_a_source_is_a_url_or_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert load("s3://b/r/", Flags(), {}).repository == parse_prefix("s3://b/r")
     with pytest.raises(ConfigError):
         load("s4://b/r", Flags(), {})
+
+
+# -- what is where -----------------------------------------------------------------------------
+
+
+def test_a_subprefix_stays_in_its_bucket(tmp_path: Path) -> None:
+    """A subprefix is a part of a URL below its bucket, and cannot lead out of it."""
+    bucket = '[[bucket]]\nnickname = "b"\nprefix = "file:///d/in/"\n'
+    policy = '[[policy]]\nbucket = "b"\nsubprefix = '
+
+    (found,) = read(tmp_path, f'{bucket}{policy}"a%20b"').policies
+    assert found.prefix == parse_prefix("/d/in/a b")
+    for leaving in ("../out", "x/../../out", "%2e%2e/out", "?x"):
+        with pytest.raises(ConfigError):
+            read(tmp_path, f'{bucket}{policy}"{leaving}"')
+    store = bucket.replace("file:///d/in/", "s3://d/in/")
+    for wrong in ("/x", "a//b", "../out", "%2e%2e/out", "./x"):
+        with pytest.raises(ConfigError, match="begins with a slash"):
+            read(tmp_path, f'{store}{policy}"{wrong}"')
+
+
+def test_a_nickname_is_unique_over_all_files(tmp_path: Path) -> None:
+    """Two buckets of one nickname are an error that names the files of both."""
+    rule(tmp_path, '[[bucket]]\nnickname = "b"\nprefix = "s3://b/"\n', "conf.d/b.toml")
+
+    with pytest.raises(ConfigError, match=r"conf\.d/b\.toml and .*vzfs\.toml"):
+        read(tmp_path, '[[bucket]]\nnickname = "b"\nprefix = "s3://c/"\n')
+    unnamed = '[[bucket]]\nprefix = "s3://c/"\n'
+    assert read(tmp_path, unnamed + unnamed).policies == []
+
+
+def test_files_of_the_administrator_come_first_and_in_order(tmp_path: Path) -> None:
+    """config.toml, conf.d in the order of names, and the user's file add up; the later value wins."""
+    bucket = '[[bucket]]\nnickname = "{0}"\nprefix = "s3://{0}/"\n[[policy]]\nbucket = "{0}"\n'
+    rule(tmp_path, 'memory = "1G"\n' + bucket.format("main"))
+    rule(tmp_path, 'memory = "3G"\n' + bucket.format("last"), "conf.d/20.toml")
+    rule(tmp_path, 'memory = "2G"\n' + bucket.format("first"), "conf.d/10.toml")
+    for i in range(11, 20):
+        rule(tmp_path, bucket.format(f"b{i}"), f"conf.d/{i}.toml")
+    rule(tmp_path, "= nonsense", "conf.d/.hidden.toml")
+    rule(tmp_path, "= nonsense", "conf.d/README")
+    found = read(tmp_path, bucket.format("mine"))
+
+    assert [p.nickname for p in found.policies] == [
+        *("main", "first"),
+        *(f"b{i}" for i in range(11, 20)),
+        *("last", "mine"),
+    ]
+    assert found.memory == 3 * 2**30
+    assert read(tmp_path, 'memory = "4G"').memory == 4 * 2**30
+
+
+def test_a_bucket_of_the_administrator_serves_a_users_policy_and_not_the_other_way(
+    tmp_path: Path,
+) -> None:
+    """A user's policy may name an administrator's bucket; an administrator's policy no user's."""
+    rule(tmp_path, '[[bucket]]\nnickname = "theirs"\nprefix = "s3://b/"\nregion = "eu"\n')
+
+    (found,) = read(tmp_path, '[[policy]]\nbucket = "theirs"').policies
+    assert found.store.region == "eu"
+    path = rule(tmp_path, '[[policy]]\nbucket = "mine"\n')
+    with pytest.raises(ConfigError, match="does not exist") as caught:
+        read(tmp_path, '[[bucket]]\nnickname = "mine"\nprefix = "s3://b/"\n')
+    assert caught.value.where == str(path)
+
+
+def test_a_file_that_is_named_twice_is_read_once(tmp_path: Path) -> None:
+    """An administrator's file that --config names counts as the administrator's."""
+    path = rule(tmp_path, 'users-may-allow = true\n[[bucket]]\nnickname = "b"\nprefix = "s3://b/"')
+
+    assert load("/repo", Flags(config=str(path)), {}).policies == []
+
+
+@pytest.mark.parametrize("name", ["config.toml", "conf.d/a.toml"])
+def test_only_root_rules_the_machine(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator's file, or its folder, that others can change is an error and not passed over."""
+    path = rule(tmp_path, "", name)
+    assert read(tmp_path, "").policies == []
+    for writable in (path, path.parent):
+        for bit in (0o020, 0o002):
+            mode = writable.stat().st_mode
+            writable.chmod(mode | bit)
+            with pytest.raises(ConfigError, match="others than root") as caught:
+                read(tmp_path, "")
+            assert caught.value.where == str(writable)
+            writable.chmod(mode)
+    monkeypatch.setattr(files, "ADMINISTRATOR", os.geteuid() + 1)
+    with pytest.raises(ConfigError, match="others than root"):
+        read(tmp_path, "")
+
+
+def test_a_rule_that_cannot_be_read_is_an_error(tmp_path: Path) -> None:
+    """An administrator's file that is there and cannot be read is not taken for none."""
+    path = rule(tmp_path, "")
+    path.unlink()
+    path.symlink_to(tmp_path / "nowhere")
+
+    with pytest.raises(ConfigError, match="No such file") as caught:
+        read(tmp_path, "")
+    assert caught.value.where == str(path)
+
+
+# -- an administrator who binds users ----------------------------------------------------------
+
+BOUND = """
+users-may-allow = false
+
+[[bucket]]
+nickname = "open"
+prefix = "s3://open/"
+region = "theirs"
+
+[[bucket]]
+nickname = "closed"
+prefix = "s3://closed/"
+
+[[policy]]
+bucket = "open"
+subprefix = "data/"
+public = true
+
+[[policy]]
+bucket = "open"
+subprefix = "data/secret/"
+
+[[policy]]
+bucket = "closed"
+"""
+MINE = (
+    '[[bucket]]\nnickname = "mine"\nprefix = "{}"\nregion = "mine"\n[[policy]]\nbucket = "mine"\n'
+)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["s3://open/", "s3://open/database/", "s3://other/", "/data", "s3://closedness/"]
+)
+def test_a_bound_user_allows_no_more_than_the_administrator(prefix: str, tmp_path: Path) -> None:
+    """With `users-may-allow = false` a policy or --allow beyond the administrator's is an error naming both."""
+    path = rule(tmp_path, BOUND)
+
+    for text, allow in ((MINE.format(parse_prefix(prefix)), []), ("", [prefix])):
+        with pytest.raises(ConfigError, match="the administrator") as caught:
+            read(tmp_path, text, allow=allow)
+        assert caught.value.where == str(parse_prefix(prefix))
+        assert str(path) in caught.value.advice
+
+
+def test_a_bound_users_policy_is_reached_as_the_administrator_says(tmp_path: Path) -> None:
+    """Inside an administrator's policy a user's has the administrator's options, whatever else is said."""
+    rule(tmp_path, BOUND)
+    flags = {"allow": ["s3://open/data/x/"], "store": StoreOptions(endpoint="https://mine.example")}
+    found = read(tmp_path, MINE.format("s3://open/data/x/y/"), **flags).policies
+
+    assert [str(p.prefix) for p in found[3:]] == ["s3://open/data/x/y/", "s3://open/data/x/"]
+    assert {p.store for p in found[3:]} == {StoreOptions(region="theirs")}
+    environ = {"AWS_ENDPOINT_URL": "https://mine.example"}
+    bound = load("s3://open/repo", Flags(allow=["s3://open/data/x/"]), environ)
+    assert {p.store.endpoint for p in bound.policies} == {None}
+    assert bound.store == StoreOptions(region="theirs")
+
+
+def test_a_bound_user_makes_nothing_public(tmp_path: Path) -> None:
+    """A bound user's policy is public only inside a public one of the administrator's."""
+    path = rule(tmp_path, BOUND)
+    public = MINE + "public = true\n"
+
+    assert read(tmp_path, public.format("s3://open/data/x/")).policies[-1].public
+    for private in ("s3://closed/x/", "s3://open/data/secret/x/"):
+        with pytest.raises(ConfigError, match="makes public what is private") as caught:
+            read(tmp_path, public.format(private))
+        assert str(path) in str(caught.value)
+
+
+def test_a_bound_user_does_not_describe_the_administrators_buckets(tmp_path: Path) -> None:
+    """A user's bucket counts only where no bucket of an administrator who binds users does."""
+    mine = '[[bucket]]\nprefix = "s3://{}"\nregion = "mine"\n'
+    text = mine.format("open/repos/") + mine.format("free/")
+    path = rule(tmp_path, BOUND)
+
+    def region(repository: str) -> str | None:
+        return load(repository, Flags(config=str(tmp_path / "vzfs.toml")), {}).store.region
+
+    rules = load_rules(str(path), {})
+    read(tmp_path, text)
+    assert (region("s3://open/repos/r"), region("s3://free/r")) == ("theirs", "mine")
+    rules = load_rules(str(tmp_path / "vzfs.toml"), {})
+    assert [rules.is_overridden(b) for b in rules.buckets] == [False, False, True, False]
+    rule(tmp_path, BOUND.replace("users-may-allow = false", ""))
+    assert region("s3://open/repos/r") == "mine"
+
+
+def test_one_file_binds_for_all(tmp_path: Path) -> None:
+    """If any of the administrator's files binds users, no other sets them free."""
+    rule(tmp_path, BOUND)
+    rule(tmp_path, "users-may-allow = true", "conf.d/free.toml")
+
+    with pytest.raises(ConfigError, match="the administrator"):
+        read(tmp_path, "", allow=["s3://other/"])
+
+
+def test_users_who_are_not_bound_add_policies(tmp_path: Path) -> None:
+    """Without `users-may-allow = false` what users allow adds to what the administrator does."""
+    rule(tmp_path, BOUND.replace("users-may-allow = false", ""))
+
+    assert str(read(tmp_path, "", allow=["s3://other/"]).policies[-1].prefix) == "s3://other/"
+
+
+# -- secrets, limits ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"credentials": "AKIAIOSFODNN7EXAMPLE"},
+        {"credentials": "profile:AKIAIOSFODNN7EXAMPLE"},
+        {"credentials": "hush"},
+        {"credentials": "profile:a=hush"},
+        {"credentials": "file:"},
+        {"account": "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1"},
+        {"endpoint": "https://ada:hush@host"},
+        {"endpoint": "https://host?sig=hush"},
+        {"region": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"},
+        {"billing_project": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"},
+    ],
+)
+def test_a_secret_in_an_option_is_refused_and_not_repeated(
+    options: dict[str, str], tmp_path: Path
+) -> None:
+    """What looks like a secret, or is no known form of credentials, is refused without showing it."""
+    (value,) = options.values()
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, "", store=StoreOptions(**options))
+    assert value.rpartition(":")[2] not in str(caught.value) or value == "file:"
+    assert "hush" not in str(caught.value)
+
+
+def test_credentials_are_named_in_three_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Credentials come from the environment, from a profile, or from a file, whose path is made absolute."""
+    monkeypatch.chdir(tmp_path)
+    for named, expected in {
+        "environment": "environment",
+        "profile:my-work": "profile:my-work",
+        "file:keys": f"file:{tmp_path}/keys",
+        "file:/run/keys": "file:/run/keys",
+    }.items():
+        assert read(tmp_path, "", store=StoreOptions(credentials=named)).store.credentials == (
+            expected
+        )
+        bucket = f'[[bucket]]\nprefix = "s3://repos/"\ncredentials = "{named}"\n'
+        assert read(tmp_path, bucket).store.credentials == expected
+
+
+def test_a_bucket_says_all_that_a_store_needs(tmp_path: Path) -> None:
+    """Account, requester pays, billing project and addresses can stand in a [[bucket]]."""
+    text = """
+[[bucket]]
+prefix = "s3://repos/"
+account = "archive1"
+requester-pays = true
+billing-project = "my-project"
+addresses = ["127.0.0.0/8", "::1"]
+allow-http = true
+"""
+    assert read(tmp_path, text).store == StoreOptions(
+        account="archive1",
+        requester_pays=True,
+        billing_project="my-project",
+        addresses=("127.0.0.0/8", "::1"),
+        allow_http=True,
+    )
+
+
+def test_the_environments_endpoint_is_of_s3_alone() -> None:
+    """AWS_ENDPOINT_URL says nothing of other stores."""
+    environ = {"AWS_ENDPOINT_URL": "https://env.example"}
+
+    assert load("gs://b/r", Flags(), environ).store.endpoint is None
+    assert load("s3://b/r", Flags(), environ).store.endpoint == "https://env.example"
+
+
+def test_egress_is_limited_in_all_or_each_day(tmp_path: Path) -> None:
+    """`--max-egress SIZE` is for a mount's life and `SIZE/day` for each day; the flag wins over the file."""
+    assert parse_egress("50G") == (50 * 2**30, False)
+    assert parse_egress("1M/DAY") == (2**20, True)
+    assert parse_egress(1000) == (1000, False)
+    assert read(tmp_path, FILE, max_egress="0").max_egress == (0, False)
+    assert read(tmp_path, "").max_egress is None
+    for wrong in ("50G/week", "/day", "50G/", "lots"):
+        with pytest.raises(ConfigError):
+            parse_egress(wrong)
+
+
+def test_a_mount_can_be_told_to_stay_offline(tmp_path: Path) -> None:
+    """--offline is off unless it is given."""
+    assert not read(tmp_path, "").offline
+    assert read(tmp_path, "", offline=True).offline
+
+
+def test_a_configuration_makes_the_access_of_its_mount(tmp_path: Path) -> None:
+    """Policies and relocations of the files decide for the repository, in the mount's visibility."""
+    access = read(tmp_path, FILE).access(Visibility.PUBLIC)
+
+    assert access.visibility is Visibility.PUBLIC
+    assert access.repository == parse_prefix("s3://repos/mine")
+    verdict = access.examine("file:///old/x")
+    assert str(verdict.place) == "file:///new/x"
+    assert access.examine("s3://noaa/oisst/x").policy == read(tmp_path, FILE).policies[0]
+
+
+@pytest.mark.parametrize("scheme", ["file", "s3", "gs", "az", "abfs", "tigris", "http", "https"])
+def test_repositories_can_lie_in_every_store(scheme: str) -> None:
+    """A repository can be a folder, or lie in any store that can be read."""
+    assert load(f"{scheme}:///d/r" if scheme == "file" else f"{scheme}://b/r", Flags(), {})
+    with pytest.raises(ConfigError, match="memory: cannot be read"):
+        load("memory:///r", Flags(), {})

@@ -13,7 +13,14 @@ from vzfs.config import Flags, load
 from vzfs.mounthelper import parse
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ["README.md", "CHANGELOG.md", "docs/SEMANTICS.md", "docs/DESIGN.md", "docs/ERRORS.md"]
+DOCUMENTS = [
+    "README.md",
+    "CHANGELOG.md",
+    "docs/SEMANTICS.md",
+    "docs/DESIGN.md",
+    "docs/ERRORS.md",
+    "docs/SECURITY.md",
+]
 TESTS = set(
     re.findall(
         r"^ *(?:async )?def (test_\w+)",
@@ -65,6 +72,25 @@ def test_every_promise_has_a_test(paragraph: str) -> None:
     assert proof is not None
     named = set(re.findall(r"test_\w+", proof[1]))
     assert named - TESTS == set()
+
+
+def threats() -> list[list[str]]:
+    """Return the rows of the table of threats in SECURITY.md: threat, guard, tests."""
+    text = (ROOT / "docs/SECURITY.md").read_text().partition("## Threats")[2]
+    rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row] for row in rows[2:]]
+
+
+def test_every_threat_has_a_guard_and_tests() -> None:
+    """Each row of the table in SECURITY.md names a guard, and tests that exist."""
+    rows = threats()
+    assert len(rows) > 15
+    for threat, guard, tests in rows:
+        assert threat
+        assert guard
+        named = set(re.findall(r"`(test_\w+)`", tests))
+        assert named
+        assert named - TESTS == set(), threat
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

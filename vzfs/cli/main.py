@@ -16,6 +16,8 @@ _COMMANDS: Final = {
     "info": "showing",
     "refs": "showing",
     "log": "showing",
+    "verify": "verify",
+    "policy": "policy",
 }
 """Where each subcommand is. They are imported when called: `umount` needs none of what `info`
 does."""

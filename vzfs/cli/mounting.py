@@ -4,6 +4,7 @@ What serves a mount is imported by the daemon alone, so that the commands themse
 """
 
 import faulthandler
+import grp
 import json
 import os
 import re
@@ -20,11 +21,17 @@ import click
 
 from vzfs import mounttable
 from vzfs.cli.exits import error_in, exit_code
-from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.cli.options import (
+    access_options,
+    configuration,
+    limit_options,
+    ref_options,
+    store_options,
+)
 from vzfs.cli.terminal import waiting
 from vzfs.config import Config
 from vzfs.errors import ErrorKind, MountError
-from vzfs.observe import default_log_file, set_up_logging, unwritable
+from vzfs.observe import default_log_file, forbid_core_dumps, set_up_logging, unwritable
 
 _URL = re.compile(r"[a-z0-9]+:/")
 
@@ -43,7 +50,36 @@ class _Umask(click.ParamType[int]):
         return int(value, 8)
 
 
-@click.command(short_help="Mount a repository on a directory.")
+class _Group(click.ParamType[int]):
+    """A group of the machine by name or number; "" is the user's own, for which None stands."""
+
+    name = "group"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:  # noqa: ANN401 -- click's signature
+        """Parse *value*."""
+        if isinstance(value, int):
+            return value
+        if value == "":
+            return _OWN
+        try:
+            return int(value) if re.fullmatch(r"\d{1,9}", value) else grp.getgrnam(value).gr_gid
+        except KeyError:
+            self.fail(f"there is no group {value!r}", param, ctx)
+
+
+_OWN = -1
+"""The group that --group means if it names none."""
+
+
+class _Mount(click.Command):
+    """Options of which one takes its value only behind an equals sign, as it may have none."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the command line."""
+        return super().parse_args(ctx, ["--group=" if a == "--group" else a for a in args])
+
+
+@click.command(short_help="Mount a repository on a directory.", cls=_Mount)
 @click.argument("source")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @ref_options
@@ -52,13 +88,24 @@ class _Umask(click.ParamType[int]):
 @click.option("--cache-size", metavar="SIZE", help="Bytes to keep there (default: 10G).")
 @click.option("--no-cache", is_flag=True, help="Keep no chunks on disk.")
 @click.option("--memory", metavar="SIZE", help="Bytes of chunks to keep in memory (default: 256M).")
+@limit_options
 @store_options
 @click.option("--uid", type=click.IntRange(min=0), help="Owner of what is shown (default: you).")
 @click.option("--gid", type=click.IntRange(min=0), help="Group of what is shown (default: yours).")
 @click.option(
     "--umask", type=_Umask(), default=0o022, help="Permissions to take away (default: 022)."
 )
-@click.option("--allow-other", is_flag=True, help="Let all users of the machine read the mount.")
+@click.option(
+    "--allow-other",
+    is_flag=True,
+    help="Let all users of the machine read the mount, and of sources what public policies allow.",
+)
+@click.option(
+    "--group",
+    type=_Group(),
+    metavar="[GROUP]",
+    help="Let a group read the mount, written --group=GROUP (default: yours, or that of --gid).",
+)
 @click.option(
     "-f", "--foreground", is_flag=True, help="Stay in the foreground and log to the terminal."
 )
@@ -72,24 +119,57 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
 
     The command returns when the mount answers, and leaves a daemon behind that serves it;
     `vzfs umount MOUNTPOINT` ends it. Virtual chunks are readable below the prefixes that --allow
-    or a configuration file names, and nowhere else.
+    or a configuration file names, and nowhere else. SIGHUP has the daemon read the files again.
     """
     if _URL.match(str(mountpoint)):
         raise click.UsageError("the source comes first, then the mountpoint")
     mountpoint = mounttable.resolve(mountpoint)
     run = {name: given.pop(name) for name in ("foreground", "log_file", "verbose", "announce_fd")}
-    look = {name: given.pop(name) for name in ("uid", "gid", "umask", "allow_other")}
+    names = ("uid", "gid", "umask", "allow_other", "group")
+    look = {name: given.pop(name) for name in names}
+    _check_look(look)
+    reload = _reloading(source, given)
     config = configuration(source, given)
     if run["announce_fd"] is not None:
         with os.fdopen(run["announce_fd"], "w", encoding="utf-8") as pipe:
-            _serve_in_background(config, mountpoint, look, run, pipe)
+            _serve_in_background(config, mountpoint, look, run, pipe, reload)
     elif run["foreground"]:
         set_up_logging(run["log_file"], run["verbose"])
-        _serve(config, mountpoint, look, lambda message, notes: None)
+        _serve(config, mountpoint, look, lambda message, notes: None, reload)
     else:
         mounttable.check_mountpoint(mountpoint)
         log_file = run["log_file"] or default_log_file(mountpoint, os.environ)
         _start_daemon(config.source, mountpoint, log_file)
+
+
+def _check_look(look: dict[str, Any]) -> None:
+    if look["group"] is None:
+        return
+    if look["allow_other"]:
+        raise click.UsageError("a mount is for all (--allow-other) or for a group (--group)")
+    if look["group"] != _OWN and look["gid"] not in {None, look["group"]}:
+        raise click.UsageError("--gid and --group name different groups")
+
+
+def _reloading(source: str, given: dict[str, Any]) -> Callable[[], Config]:
+    """Return what reads the configuration again, by the same options, wherever the process is then."""
+
+    def from_here(text: str) -> str:
+        is_relative = "://" not in text and not text.startswith(("/", "~"))
+        return str(Path.cwd() / text) if is_relative else text
+
+    same = {**given, "allow": [from_here(text) for text in given["allow"]]}
+    same["map_"] = ["=".join(map(from_here, text.split("="))) for text in given["map_"]]
+    environ = dict(os.environ)
+    if environ.get("VZFS_CONFIG"):
+        environ["VZFS_CONFIG"] = os.path.abspath(environ["VZFS_CONFIG"])  # noqa: PTH100 -- of a name
+    if given["config"]:
+        same["config"] = os.path.abspath(given["config"])  # noqa: PTH100 -- of a name
+    credentials = given.get("credentials") or ""
+    if credentials.startswith("file:"):
+        same["credentials"] = "file:" + from_here(credentials.removeprefix("file:"))
+    origin = from_here(source)
+    return lambda: configuration(origin, dict(same), environ)
 
 
 def _serve(
@@ -97,23 +177,32 @@ def _serve(
     mountpoint: Path,
     look: dict[str, Any],
     announce: Callable[[str, Sequence[str]], None],
+    reload: Callable[[], Config],
 ) -> None:
     """Mount, and serve until unmounted."""
     import trio
 
+    from vzfs.access import Visibility
     from vzfs.fuse import Ownership
     from vzfs.mount import MountOptions, mount
 
     faulthandler.enable()
-    ownership = Ownership(
-        os.getuid() if look["uid"] is None else look["uid"],
-        os.getgid() if look["gid"] is None else look["gid"],
-        look["umask"],
-    )
+    forbid_core_dumps()
+    uid = os.getuid() if look["uid"] is None else look["uid"]
+    gid = os.getgid() if look["gid"] is None else look["gid"]
+    visibility = Visibility.PUBLIC if look["allow_other"] else Visibility.PRIVATE
+    ownership = Ownership(uid, gid, look["umask"])
+    if look["group"] is not None:
+        visibility = Visibility.GROUP
+        gid = gid if look["group"] == _OWN else look["group"]
+        ownership = Ownership(uid, gid, look["umask"] | 0o007, root_mode=0o750)
     options = MountOptions(
-        mountpoint=mountpoint, ownership=ownership, allow_other=look["allow_other"]
+        mountpoint=mountpoint,
+        ownership=ownership,
+        visibility=visibility,
+        ends_on_hangup=os.isatty(0),
     )
-    trio.run(mount, config, options, announce)
+    trio.run(mount, config, options, announce, reload)
 
 
 def _start_daemon(source: str, mountpoint: Path, log_file: Path | None) -> None:
@@ -168,7 +257,12 @@ def _stderr_of_daemon(log_file: Path | None) -> IO[bytes]:
 
 
 def _serve_in_background(
-    config: Config, mountpoint: Path, look: dict[str, Any], run: dict[str, Any], pipe: IO[str]
+    config: Config,
+    mountpoint: Path,
+    look: dict[str, Any],
+    run: dict[str, Any],
+    pipe: IO[str],
+    reload: Callable[[], Config],
 ) -> None:
     """Be the daemon: say once to *pipe* what became of the mount, and serve it."""
 
@@ -181,7 +275,7 @@ def _serve_in_background(
     try:
         set_up_logging(run["log_file"], run["verbose"])
         os.chdir("/")
-        _serve(config, mountpoint, look, announce)
+        _serve(config, mountpoint, look, announce, reload)
     except Exception as failure:
         error = error_in(failure)
         if error is None:

@@ -1,8 +1,9 @@
 """Options that several commands share, and the configuration that they make."""
 
+import dataclasses
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -28,9 +29,10 @@ _REF: list[Decorator] = [
 _ACCESS: list[Decorator] = [
     click.option(
         "--allow",
-        metavar="PREFIX",
+        metavar="PREFIX[=NICKNAME]",
         multiple=True,
-        help="Allow virtual chunks below this location to be read. Repeatable. Write = as %3D.",
+        help="Allow virtual chunks below this location to be read, as the bucket of that nickname "
+        "is. Repeatable. Write = inside a location as %3D.",
     ),
     click.option(
         "--map",
@@ -40,16 +42,30 @@ _ACCESS: list[Decorator] = [
         help="Read sources below FROM, as the repository calls them, at TO. Repeatable.",
     ),
 ]
-_STORE: list[Decorator] = [
+_REACH: list[Decorator] = [
     click.option("--region", help="Region of S3 buckets that no [[bucket]] describes."),
     click.option("--endpoint", metavar="URL", help="Their endpoint, where they are not on AWS."),
     click.option("--anonymous", is_flag=True, help="Send them no credentials."),
+    click.option(
+        "--credentials",
+        metavar="FROM",
+        help="Where to get credentials: environment, profile:NAME or file:PATH. Never a secret "
+        "itself (default: what is usual for the store).",
+    ),
+    click.option("--account", metavar="NAME", help="The storage account, on Azure."),
+    click.option("--requester-pays", is_flag=True, help="Agree to pay for requests to S3."),
+    click.option(
+        "--billing-project", metavar="ID", help="Who pays for requests to Google Cloud Storage."
+    ),
     click.option(
         "--path-style/--virtual-host-style",
         default=None,
         help="Put the bucket into the path (default with --endpoint) or into the host name.",
     ),
     click.option("--allow-http", is_flag=True, help="Allow their endpoint to be without TLS."),
+]
+_STORE: list[Decorator] = [
+    *_REACH,
     click.option("--config", metavar="FILE", help="Read this file instead of the user's own."),
     click.option(
         "--deadline",
@@ -59,9 +75,30 @@ _STORE: list[Decorator] = [
     ),
 ]
 
+_LIMITS: list[Decorator] = [
+    click.option(
+        "--offline", is_flag=True, help="Serve what the cache has, and ask no source for more."
+    ),
+    click.option(
+        "--max-egress",
+        metavar="SIZE[/day]",
+        help="Fetch no more bytes than this, in all or each day (default: any amount).",
+    ),
+]
+
 
 def _apply(options: list[Decorator], command: Command) -> Command:
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
+
+
+def reach_options(command: Command) -> Command:
+    """Add the options that say how to reach a store."""
+    return _apply(_REACH, command)
+
+
+def limit_options(command: Command) -> Command:
+    """Add the options that say what may be fetched at all."""
+    return _apply(_LIMITS, command)
 
 
 def store_options(command: Command) -> Command:
@@ -79,15 +116,17 @@ def access_options(command: Command) -> Command:
     return _apply(_ACCESS, command)
 
 
-def configuration(source: str, given: dict[str, Any]) -> Config:
+def take_store(given: dict[str, Any]) -> StoreOptions:
+    """Take what `reach_options` gave out of *given*."""
+    names = {field.name for field in dataclasses.fields(StoreOptions)} & given.keys()
+    return StoreOptions(**{name: given.pop(name) for name in names})
+
+
+def configuration(
+    source: str, given: dict[str, Any], environ: Mapping[str, str] = os.environ
+) -> Config:
     """Turn what the options of a command gave into a configuration. Raises ConfigError."""
-    store = StoreOptions(
-        region=given.pop("region"),
-        endpoint=given.pop("endpoint"),
-        anonymous=given.pop("anonymous"),
-        path_style=given.pop("path_style"),
-        allow_http=given.pop("allow_http"),
-    )
+    store = take_store(given)
     if "map_" in given:
         given["map"] = given.pop("map_")
-    return load(source, Flags(store=store, **given), os.environ)
+    return load(source, Flags(store=store, **given), environ)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 from collections import Counter
 from typing import Any
 
@@ -10,14 +9,13 @@ import click
 import numpy as np
 import trio
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 from rich.tree import Tree as TreeView
 
 from vzfs.access import Access
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
-from vzfs.cli.terminal import waiting
+from vzfs.cli.terminal import console, plain, waiting
 from vzfs.config import Config
 from vzfs.errors import VzfsError
 from vzfs.model.manifest import ChunkKind, Manifest
@@ -65,8 +63,8 @@ def refs(source: str, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -
     table = Table("kind", "name", "snapshot", box=None, pad_edge=False)
     for kind, names in (("branch", found["branches"]), ("tag", found["tags"])):
         for name, snapshot in sorted(names.items()):
-            table.add_row(kind, _plain(name), snapshot)
-    _console().print(table)
+            table.add_row(kind, plain(name), snapshot)
+    console().print(table)
 
 
 @click.command(short_help="Show the history of a ref.")
@@ -104,8 +102,8 @@ def log(source: str, *, limit: int | None, as_json: bool, **given: Any) -> None:
         return
     table = Table("snapshot", "written", "message", box=None, pad_edge=False)
     for s in history:
-        table.add_row(s.id, format_time(s.written_at), _plain(s.message))
-    _console().print(table)
+        table.add_row(s.id, format_time(s.written_at), plain(s.message))
+    console().print(table)
 
 
 # -- surveying ---------------------------------------------------------------------------------
@@ -118,8 +116,8 @@ async def _survey(config: Config) -> dict[str, Any]:
     checkout = opened.checkout
     sources: dict[str, _SourceCount] = {}
     nodes = []
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         for node in progress.track(checkout.snapshot.nodes, description="reading manifests"):
             if isinstance(node, Array):
                 nodes.append(await _survey_array(node, checkout, opened.access, sources))
@@ -207,43 +205,43 @@ def _metadata(array: Array) -> dict[str, Any]:
 
 
 def _print_info(report: dict[str, Any]) -> None:
-    console = _console()
-    console.print(_plain(f"{report['repository']}  ({report['format']})"), highlight=False)
-    console.print(
-        _plain(f"{report['ref']}, snapshot {report['snapshot']}, written {report['written_at']}"),
+    out = console()
+    out.print(plain(f"{report['repository']}  ({report['format']})"), highlight=False)
+    out.print(
+        plain(f"{report['ref']}, snapshot {report['snapshot']}, written {report['written_at']}"),
         highlight=False,
     )
     if report["notice"]:
-        console.print(_plain(report["notice"]))
+        out.print(plain(report["notice"]))
     view = TreeView("/")
     branches = {"/": view}
     for node in report["nodes"]:
         if node["path"] == "/":
             if node["type"] == "array":
-                view.label = _plain(_array_line("/", node))
+                view.label = plain(_array_line("/", node))
             continue
         parent, _, name = node["path"].rpartition("/")
         label = name + "/" if node["type"] == "group" else _array_line(name, node)
-        branches[node["path"]] = branches[parent or "/"].add(_plain(label))
-    console.print(view, highlight=False)
+        branches[node["path"]] = branches[parent or "/"].add(plain(label))
+    out.print(view, highlight=False)
     if report["sources"]:
         table = Table(
             "virtual chunks below", "objects", "chunks", "readable", box=None, pad_edge=False
         )
         for source in report["sources"]:
             table.add_row(
-                _plain(source["prefix"]),
+                plain(source["prefix"]),
                 str(source["objects"]),
                 str(source["chunks"]),
                 "yes" if source["readable"] == source["chunks"] else str(source["readable"]),
             )
-        console.print(table)
+        out.print(table)
         for refusal in dict.fromkeys(s["refusal"] for s in report["sources"] if s["refusal"]):
-            console.print(_plain(refusal), highlight=False)
+            out.print(plain(refusal), highlight=False)
     for container in report["containers"]:
         if container["problem"]:
-            console.print(
-                _plain(
+            out.print(
+                plain(
                     f"container {container['url_prefix']} authorizes nothing: {container['problem']}"
                 ),
                 highlight=False,
@@ -251,20 +249,11 @@ def _print_info(report: dict[str, Any]) -> None:
 
 
 def _array_line(name: str, node: dict[str, Any]) -> str:
-    shape = "x".join(map(str, node["shape"])) if node["shape"] else "scalar"
+    shape = "x".join(map(str, node["shape"])) if isinstance(node["shape"], list) else "?"
+    shape = shape or "scalar"
     dtype = node["dtype"] if isinstance(node["dtype"], str) else "?"
     if node["problem"]:
         return f"{name}  {dtype} {shape}  NOT READABLE: {node['problem']}"
     counts = [f"{n} {kind}" for kind, n in node["chunks"].items() if n]
     counts += [f"{node['missing']} missing"] if node["missing"] else []
     return f"{name}  {dtype} {shape}  chunks: {', '.join(counts) or 'none'}"
-
-
-def _console() -> Console:
-    """Print tables to a terminal's width, and whole lines to anything else."""
-    return Console(soft_wrap=True, width=None if sys.stdout.isatty() else 4096)
-
-
-def _plain(text: str) -> str:
-    """Return foreign *text* without control characters and with rich's markup escaped."""
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))

@@ -8,6 +8,7 @@ refused: dropping any of them could name another object.
 """
 
 import dataclasses
+import ipaddress
 import os
 import posixpath
 import re
@@ -23,6 +24,7 @@ SCHEMES: Final = frozenset({"s3", "gs", "az", "abfs", "tigris", "http", "https",
 _ALIASES: Final = {"gcs": "gs", "azure": "az", "s3a": "s3"}
 _DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
 _HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?\Z")
+_PORT = re.compile(r"(.*?)(?::([0-9]+))?")
 _BUCKET = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?\Z")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNENCODED: Final = "/!$&'()*+,;=:@~"
@@ -65,7 +67,7 @@ class Prefix:
 
     def __str__(self) -> str:
         """Give the URL of the prefix, ending in a slash."""
-        return str(Location(self.scheme, self.authority, self.key)).removesuffix("/") + "/"
+        return str(Location(self.scheme, self.authority, self.key and self.key + "/"))
 
     def covers(self, place: "Location | Prefix") -> bool:
         """Whether *place* is this prefix or lies below it."""
@@ -162,8 +164,10 @@ def _parse(text: str) -> Location:
     if not separator or scheme not in SCHEMES:
         raise _refusal(text, "it is not a URL of a known scheme")
     if "?" in rest or "#" in rest:
+        # Queries hold signatures, and credentials may stand before them.
+        shown = f"{scheme}://..." if "@" in rest else re.split(r"[?#]", text, maxsplit=1)[0]
         raise _refusal(
-            text, "it has a query or a fragment (write %3F for ? and %23 for # in a key)"
+            shown, "it has a query or a fragment (write %3F for ? and %23 for # in a key)"
         )
     authority, _, path = rest.partition("/")
     if "@" in authority:
@@ -178,16 +182,33 @@ def _authority(text: str, scheme: str, authority: str) -> str:
         return ""
     if scheme in _DEFAULT_PORTS:
         authority = authority.lower().removesuffix(_DEFAULT_PORTS[scheme])
-    if not (_HOST if scheme in _DEFAULT_PORTS else _BUCKET).match(authority):
-        raise _refusal(text, "its bucket or host is missing or malformed")
+    is_host = scheme in _DEFAULT_PORTS
+    if not (_HOST if is_host else _BUCKET).match(authority) or (
+        is_host and not _is_server(authority)
+    ):
+        # What has a slash in its password looks like this too.
+        shown = f"{scheme}://..." if "@" in text else text
+        raise _refusal(shown, "its bucket or host is missing or malformed")
     return authority
+
+
+def _is_server(authority: str) -> bool:
+    """Whether the address in brackets, and the port, are such."""
+    host, port = _PORT.fullmatch(authority).groups()  # type: ignore[union-attr]  # anything matches
+    if port and not 0 < int(port) < 65536:
+        return False
+    try:
+        return not host.startswith("[") or bool(ipaddress.IPv6Address(host[1:-1]))
+    except ValueError:
+        return False
 
 
 def _key(text: str, scheme: str, path: str) -> str:
     try:
         errors = "surrogateescape" if scheme == "file" else "strict"
         key = urllib.parse.unquote(path, errors=errors)
-    except UnicodeDecodeError:
+        key.encode(errors=errors)
+    except UnicodeError:
         raise _refusal(text, "its path is not UTF-8") from None
     if "\0" in key:
         raise _refusal(text, "its path has a NUL")
@@ -197,4 +218,6 @@ def _key(text: str, scheme: str, path: str) -> str:
 
 
 def _refusal(text: str, reason: str) -> AccessDenied:
+    # Half of a surrogate pair cannot be written down.
+    text = text.encode("utf-8", "backslashreplace").decode()
     return AccessDenied(ErrorKind.BAD_LOCATION, f"the location is refused: {reason}", where=text)

@@ -2,22 +2,27 @@
 
 This room alone talks to object stores, servers and source files. It promises that the bytes it
 returns are those that were asked for, of the version that the reference names and of a version that
-it reports; that it reads nothing but what an `AuthorizedRange` proves; and that each call ends
-within its time budget, with a `SourceError` that says what to do if it failed.
+it reports; that it reads nothing but what an `AuthorizedRange` proves, at addresses that may be
+connected to; and that each call ends within its time budget, with a `SourceError` that says what to
+do if it failed.
 
 | module | owns |
 |---|---|
 | `fetcher` | the protocol and its values |
-| `source` | dispatch by scheme, retries, the time budget |
-| `remote`, `versions` | preconditions and the comparison of versions |
-| `http`, `replies` | what is said to HTTP servers, and what they say |
-| `s3`, `s3errors` | the same of S3, through obstore |
-| `local`, `openat` | files, beneath a root that is not left |
+| `source` | dispatch by scheme, attempts, the time budget |
+| `hosts`, `hedge`, `egress` | dead and slow servers; races; how much may be fetched |
+| `remote`, `replies`, `versions` | one engine for all servers: preconditions, what replies must be, versions |
+| `dialect`; `http`, `s3`, `gcs`, `azure` | what stores differ in |
+| `sigv4`, `sharedkey`, `listing` | signatures and listings. Pure |
+| `credentials/` | where credentials come from |
+| `client`, `messages`, `transport`, `addresses` | HTTP/1.1, connections, and where they may lead |
 | `network` | proxies and certificates of the environment |
+| `local`, `openat` | files, beneath a root that is not left |
 | `wire` | what these have between them |
 """
 
+from vzfs.source.egress import Egress
 from vzfs.source.fetcher import Fetched, Fetcher, SourceStatistics, Timing
 from vzfs.source.source import Source
 
-__all__ = ["Fetched", "Fetcher", "Source", "SourceStatistics", "Timing"]
+__all__ = ["Egress", "Fetched", "Fetcher", "Source", "SourceStatistics", "Timing"]

@@ -52,19 +52,23 @@ class Timing:
     """Before the second attempt; doubled each time, less up to a half at random. Five attempts wait
     3 s at most."""
 
+    hedge: float = 0.5
+    """Before which nothing is raced by a second request, however soon the others came."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class SourceStatistics:
     """What a source has done so far: requests (or file accesses) by kind, bytes and failures.
 
-    A request that is tried again counts in its kind and in *retries*. *errors* are the calls that
-    raised.
+    A request that is tried again counts in its kind and in *retries*; one that was made beside a
+    stalled one in its kind and in *hedges*. *errors* are the calls that raised.
     """
 
     gets: int = 0
     heads: int = 0
     lists: int = 0
     retries: int = 0
+    hedges: int = 0
     bytes_read: int = 0
     errors: int = 0
 
@@ -80,7 +84,10 @@ class Fetcher(Protocol):
         """
 
     async def version(self, wanted: AuthorizedRange) -> str:
-        """Return the version that the object has now, checked as `fetch` does. Costs one HEAD or fstat."""
+        """Return the version that the object has now, checked as `fetch` does. Costs one HEAD or fstat.
+
+        An object that is known to end before the range of *wanted* does is `SOURCE_MISMATCH`.
+        """
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Return the keys below a prefix, relative to it, at every depth, in no particular order.

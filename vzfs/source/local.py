@@ -49,10 +49,7 @@ class LocalFiles:
             offset, length = (span.offset, span.length) if span else (0, before.st_size)
             if length > wanted.max_length:
                 raise _mismatch(f"{length} bytes, of at most {wanted.max_length}", where)
-            if offset + length > before.st_size:
-                raise _mismatch(
-                    f"the file ends at {before.st_size}, before {offset + length}", where
-                )
+            _check_end(offset + length, before.st_size, where)
             data = _read(file, offset, length)
             self._tally.add("bytes_read", len(data))
             after = os.fstat(file)
@@ -65,10 +62,15 @@ class LocalFiles:
     def version(self, wanted: AuthorizedRange, until: float) -> str:
         """Return the version that the file has now. Raises Transient, SourceError."""
         remote.check(wanted)
-        remaining(until, str(wanted.location))
+        where = str(wanted.location)
+        remaining(until, where)
         self._tally.add("heads")
-        with _problems(str(wanted.location), wanted.root), _opened(wanted) as file:
-            return _verify(wanted, os.fstat(file))
+        with _problems(where, wanted.root), _opened(wanted) as file:
+            found = os.fstat(file)
+            version = _verify(wanted, found)
+        if wanted.range is not None:
+            _check_end(wanted.range.end, found.st_size, where)
+        return version
 
     def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
         """Return the paths of the files below a prefix, relative to it. Raises Transient, SourceError."""
@@ -236,6 +238,12 @@ def _classify(root: int, name: str, entry: "os.DirEntry[str]") -> tuple[int, tup
 def _identity(descriptor: int) -> tuple[int, int]:
     found = os.fstat(descriptor)
     return found.st_dev, found.st_ino
+
+
+def _check_end(end: int, size: int, where: str) -> None:
+    """Raise SourceError if a file of *size* bytes has not all of those before *end*."""
+    if end > size:
+        raise _mismatch(f"the file ends at {size}, before {end}", where)
 
 
 def _mismatch(what: str, where: str) -> SourceError:

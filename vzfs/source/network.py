@@ -56,8 +56,18 @@ def proxy_for(scheme: str, authority: str) -> str | None:
     if not proxy:
         return None
     url = proxy if "://" in proxy else f"http://{proxy}"
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_whole = parts.port != 0 and bool(parts.hostname)
+    except ValueError:
+        # What is wrong is not repeated: a password with a slash in it looks like a port.
+        raise SourceError(
+            ErrorKind.BAD_CONFIG,
+            "the proxy's URL is malformed",
+            where=f"{scheme}://{authority}/",
+            advice="percent-encode the name and the password in HTTP_PROXY and HTTPS_PROXY",
+        ) from None
+    if parts.scheme not in {"http", "https"} or not is_whole:
         raise SourceError(
             ErrorKind.BAD_CONFIG,
             f"a proxy of this kind is not supported ({parts.scheme}:)",

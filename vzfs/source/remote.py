@@ -1,89 +1,291 @@
-"""Objects behind a server: how a fetch makes sure of the version, whatever protocol is spoken.
+"""Objects behind servers: one engine for whatever speaks HTTP, told apart by dialects.
 
-One GET with a precondition, and the reply compared. Some servers compare an entity tag with their
-own without its quotes and so refuse every precondition: after a 412, one HEAD tells the object's
-tag, and if it is the wanted one, that authority gets no preconditions any more and its replies
-decide.
+A fetch is one GET with a precondition, and the reply compared. Some servers compare an entity tag
+with their own without its quotes and so refuse every precondition: after a 412, one HEAD tells the
+object's tag, and if it is the wanted one, that authority gets no preconditions any more and its
+replies decide.
+
+Nothing is followed by itself: a redirect of a web server only to what the same authorized prefix
+covers, and one of an object store never.
 """
 
+import contextlib
+import email.utils
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+import vzfs
 from vzfs.access import AuthorizedPrefix, AuthorizedRange, StoreOptions
-from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import Location, Prefix
-from vzfs.source import versions
-from vzfs.source.fetcher import MAX_FETCH, Fetched
-from vzfs.source.wire import Precondition, PreconditionFailed, Seen, Wire
+from vzfs.errors import AccessDenied, ErrorKind, SourceError
+from vzfs.model.location import Location, Prefix, parse_location
+from vzfs.source import listing, replies, versions
+from vzfs.source.addresses import Reach
+from vzfs.source.client import Client, Response, Trouble
+from vzfs.source.dialect import REDIRECTS, Dialect
+from vzfs.source.egress import Egress
+from vzfs.source.fetcher import MAX_FETCH, MAX_LISTED, Fetched
+from vzfs.source.wire import Precondition, PreconditionFailed, Seen, Tally, Transient
 
 MAX_OFFSET: Final = 2**63 - 1
 """The largest offset that clients and servers agree on."""
+MAX_TURNS: Final = 6
+"""Requests for one attempt: redirects, a region learnt, credentials read anew."""
+
+WEB: Final = frozenset({"http", "https"})
+_UNKNOWN_USER: Final = frozenset({401, 403})
+_NO_HEAD: Final = frozenset({405, 501})
+_STANDARD: Final = {"accept-encoding": "identity", "user-agent": f"vzfs/{vzfs.__version__}"}
 
 
 class Remote:
-    """The objects that a `Wire` reaches. Safe to use from many threads at once."""
+    """The `Backend` of every scheme that *dialects* has."""
 
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
+    def __init__(
+        self, client: Client, dialects: Mapping[str, Dialect], tally: Tally, egress: Egress
+    ) -> None:
+        self._client = client
+        self._dialects = dialects
+        self._tally = tally
+        self._egress = egress
         self._refusing: set[tuple[str, str, StoreOptions]] = set()
+        self._reaches: dict[tuple[Prefix, StoreOptions], Reach] = {}
 
-    def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Fetched:
+    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
         """Return the bytes of *wanted*. Raises Transient, SourceError."""
         check(wanted)
         if wanted.range is not None and not wanted.range.length:
-            return Fetched(b"", versions.verify(wanted, self._wire.head(wanted, until), pinned))
+            return Fetched(b"", versions.verify(wanted, await self._head(wanted), pinned))
         try:
-            seen, data = self._get(wanted, pinned, until)
+            seen, data = await self._get(wanted, pinned)
         except PreconditionFailed:
-            raise SourceError(
-                ErrorKind.SOURCE_MISMATCH,
-                "the server says that a precondition failed, and none was asked for",
-                where=str(wanted.location),
-            ) from None
+            raise _unasked(str(wanted.location)) from None
         return Fetched(data, versions.verify(wanted, seen, pinned))
 
-    def version(self, wanted: AuthorizedRange, until: float) -> str:
+    async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises Transient, SourceError."""
         check(wanted)
-        return versions.verify(wanted, self._wire.head(wanted, until))
+        seen = await self._head(wanted)
+        version = versions.verify(wanted, seen)
+        if wanted.range is not None and seen.size is not None and seen.size < wanted.range.end:
+            raise replies.mismatch(
+                f"the object ends at {seen.size}, before {wanted.range.end}", str(wanted.location)
+            )
+        return version
 
-    def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
-        """Return the keys below a prefix. Raises Transient, SourceError."""
-        if below.prefix.key:
-            _check_key(below.prefix)
-        return self._wire.list(below, until)
+    async def list(self, below: AuthorizedPrefix) -> list[str]:
+        """Return the keys below a prefix, relative to it. Raises Transient, SourceError."""
+        prefix, where = below.prefix, str(below.prefix)
+        if prefix.key:
+            check_key(prefix)
+        dialect = self._dialects[prefix.scheme]
+        parent = f"{prefix.key}/" if prefix.key else ""
+        names: list[str] = []
+        after = ""
+        while True:
+            try:
+                with self._egress.spending(where, 0) as spend:
+                    async with self._page(below, after) as response:
+                        replies.judge(response, where)
+                        try:
+                            body = await response.read(listing.MAX_BODY)
+                        finally:
+                            spend(response.received)
+            except PreconditionFailed:
+                raise _unasked(where) from None
+            except Trouble as trouble:
+                raise _failed(trouble, where) from None
+            page = dialect.page(prefix, body)
+            names += (key[len(parent) :] for key in page.keys if key.startswith(parent))
+            if len(names) > MAX_LISTED:
+                raise SourceError(
+                    ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=where
+                )
+            if not page.after:
+                return [name for name in names if name]
+            if page.after == after:
+                raise replies.mismatch("the pages of the listing do not end", where)
+            after = page.after
 
-    def _get(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> tuple[Seen, bytes]:
+    # -- requests ------------------------------------------------------------------------------
+
+    async def _get(self, wanted: AuthorizedRange, pinned: str | None) -> tuple[Seen, bytes]:
         authority = (wanted.location.scheme, wanted.location.authority, wanted.store)
         condition = versions.precondition(wanted.checksum, pinned)
         if condition == Precondition() or authority in self._refusing:
-            return self._wire.get(wanted, Precondition(), until)
+            return await self._get_if(wanted, Precondition())
         try:
-            return self._wire.get(wanted, condition, until)
+            return await self._get_if(wanted, condition)
         except PreconditionFailed:
-            versions.verify(wanted, self._wire.head(wanted, until), pinned)
+            versions.verify(wanted, await self._head(wanted), pinned)
             self._refusing.add(authority)
-            return self._wire.get(wanted, Precondition(), until)
+            return await self._get_if(wanted, Precondition())
+
+    async def _get_if(self, wanted: AuthorizedRange, condition: Precondition) -> tuple[Seen, bytes]:
+        headers = dict(_STANDARD)
+        span = wanted.range
+        if span is not None:
+            headers["range"] = f"bytes={span.offset}-{span.end - 1}"
+        if condition.if_match is not None:
+            headers["if-match"] = condition.if_match
+        if condition.if_unmodified_since is not None:
+            date = email.utils.formatdate(condition.if_unmodified_since, usegmt=True)
+            headers["if-unmodified-since"] = date
+        where = str(wanted.location)
+        with self._egress.spending(where, span.length if span else 0) as spend:
+            try:
+                async with self._reply("GET", wanted, headers) as response:
+                    replies.judge(response, where)
+                    seen, limit = replies.describe(response, wanted)
+                    try:
+                        data = await response.read(limit)
+                    finally:
+                        spend(response.received)
+                        self._tally.add("bytes_read", response.received)
+            except Trouble as trouble:
+                raise _failed(trouble, where) from None
+        if span is not None and len(data) != span.length:
+            early = f"the body ends early, after {len(data)} of {span.length} bytes"
+            raise Transient(replies.mismatch(early, where))
+        return seen, data
+
+    async def _head(self, wanted: AuthorizedRange) -> Seen:
+        where = str(wanted.location)
+        try:
+            async with self._reply("HEAD", wanted, _STANDARD) as response:
+                if response.status not in _NO_HEAD:
+                    replies.judge(response, where)
+                    return replies.seen(response, replies.size(response))
+            first = {**_STANDARD, "range": "bytes=0-0"}
+            async with self._reply("GET", wanted, first) as response:
+                replies.judge(response, where)
+                seen = replies.seen(response, replies.size(response))
+                await response.discard()
+                return seen
+        except PreconditionFailed:
+            raise _unasked(where) from None
+        except Trouble as trouble:
+            raise _failed(trouble, where) from None
+
+    @contextlib.asynccontextmanager
+    async def _reply(
+        self, method: str, wanted: AuthorizedRange, headers: Mapping[str, str]
+    ) -> AsyncIterator[Response]:
+        """Ask for an object, in as many turns as its store needs, and give the reply that counts."""
+        place, store = wanted.location, wanted.store
+        dialect = self._dialects[place.scheme]
+        reach = self._reach(dialect, wanted.root, store)
+        is_renewed = False
+        for _ in range(MAX_TURNS):
+            request = await dialect.request(method, place, store, headers)
+            self._tally.add("heads" if method == "HEAD" else "gets")
+            async with self._client.send(request, reach) as response:
+                status = response.status
+                if status < 300:
+                    yield response
+                    return
+                # Of any other reply the head says all.
+                await response.discard()
+                if status in REDIRECTS and place.scheme in WEB:
+                    place = redirected(wanted, place, response.headers.get("location", ""))
+                elif not is_renewed and _renews(dialect, response, place, store):
+                    is_renewed = True
+                else:
+                    refusal = dialect.refused(status, response.headers, str(place), store)
+                    if refusal is not None:
+                        raise refusal
+                    yield response
+                    return
+        raise replies.mismatch(f"no reply after {MAX_TURNS} requests", str(wanted.location))
+
+    @contextlib.asynccontextmanager
+    async def _page(self, below: AuthorizedPrefix, after: str) -> AsyncIterator[Response]:
+        """Ask for a page of a listing."""
+        prefix, store = below.prefix, below.store
+        dialect = self._dialects[prefix.scheme]
+        for is_renewed in (False, True):
+            request = await dialect.listing(prefix, store, after)
+            self._tally.add("lists")
+            async with self._client.send(request, self._reach(dialect, prefix, store)) as response:
+                if response.status >= 300:
+                    await response.discard()
+                    if not is_renewed and _renews(dialect, response, prefix, store):
+                        continue
+                    refusal = dialect.refused(response.status, response.headers, str(prefix), store)
+                    if refusal is not None:
+                        raise refusal
+                yield response
+                return
+
+    def _reach(self, dialect: Dialect, root: Prefix, store: StoreOptions) -> Reach:
+        reach = self._reaches.get((root, store))
+        if reach is None:
+            reach = self._reaches[root, store] = dialect.reach(root, store)
+        return reach
+
+
+def _renews(
+    dialect: Dialect, response: Response, place: Location | Prefix, store: StoreOptions
+) -> bool:
+    """Whether a refusal tells the dialect something with which another attempt makes sense."""
+    status = response.status
+    if status in REDIRECTS or status == 400:
+        return dialect.learn(status, response.headers, place, store)
+    return status in _UNKNOWN_USER and dialect.forget(store)
 
 
 def check(wanted: AuthorizedRange) -> None:
     """Raise SourceError for what cannot be asked for verbatim, or should not be."""
-    _check_key(wanted.location)
+    check_key(wanted.location)
     span = wanted.range
     if span is None:
         return
     if span.offset < 0 or not 0 <= span.length <= MAX_FETCH or span.end > MAX_OFFSET:
-        raise SourceError(
-            ErrorKind.SOURCE_MISMATCH,
+        raise replies.mismatch(
             f"{span.length} bytes from {span.offset} on are no range that can be fetched at once",
-            where=str(wanted.location),
+            str(wanted.location),
         )
 
 
-def _check_key(place: Location | Prefix) -> None:
+def check_key(place: Location | Prefix) -> None:
+    """Raise SourceError for a key that somebody on the way might alter."""
     if not Location(place.scheme, place.authority, place.key).is_verbatim:
         raise SourceError(
             ErrorKind.BAD_LOCATION,
-            "the key has an empty, '.' or '..' segment, or a control character, which no client "
-            "can ask for verbatim",
+            "the key has an empty, '.' or '..' segment, or a control character, which somebody on "
+            "the way might alter",
             where=str(place),
         )
+
+
+def redirected(wanted: AuthorizedRange, place: Location, target: str) -> Location:
+    """Return where a redirect leads, if that is authorized as *wanted* is. Raises SourceError."""
+    if not target:
+        raise replies.mismatch("a redirect to nowhere", str(wanted.location))
+    host = "an unreadable address"
+    location = None
+    with contextlib.suppress(AccessDenied, ValueError):
+        url = urllib.parse.urljoin(str(place), target)
+        parts = urllib.parse.urlsplit(url)
+        host = f"{parts.scheme}://{parts.hostname}/"
+        location = parse_location(url)
+    if location is None or not location.is_verbatim or not wanted.root.covers(location):
+        # Of the target only scheme and host are named: the rest may hold a signature.
+        raise SourceError(
+            ErrorKind.SOURCE_DENIED,
+            f"the server redirects to {host[:200]}, outside of what is allowed",
+            where=str(wanted.location),
+            advice="allow the place it leads to, and point --map there, if you trust it",
+        )
+    return location
+
+
+def _failed(trouble: Trouble, where: str) -> SourceError | Transient:
+    error = SourceError(trouble.kind, trouble.what, where=where, advice=trouble.advice)
+    if not trouble.passes:
+        return error
+    return Transient(error, is_silent=trouble.kind is ErrorKind.SOURCE_UNREACHABLE)
+
+
+def _unasked(where: str) -> SourceError:
+    return replies.mismatch("the server says that a precondition failed, and none was made", where)

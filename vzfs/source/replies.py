@@ -1,29 +1,47 @@
-"""What the replies of HTTP servers say: nothing counts but what was asked for, exactly. Pure.
+"""What the replies of servers say: nothing counts but what was asked for, exactly. Pure.
 
 A status, the range, the length and the encoding are judged before a byte of the body is read.
 """
 
 import datetime
 import email.utils
+import functools
 import re
+import time
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Final
-
-import urllib3
+from typing import Final, Protocol
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source.versions import MAX_ETAG_LENGTH
+from vzfs.model.location import ETag
+from vzfs.source.versions import LAST_DATE, MAX_ETAG_LENGTH
 from vzfs.source.wire import PreconditionFailed, Seen, Transient
 
-_PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses that another attempt may not meet again."""
+
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)\Z")
 _SIZE = re.compile(r"\d{1,19}\Z")
+_DELAY = re.compile(r"\d{1,6}\Z")
 
 
-def judge(response: urllib3.BaseHTTPResponse, wanted: AuthorizedRange) -> None:
-    """Raise for every status that does not announce the object."""
-    status, where = response.status, str(wanted.location)
+class Head(Protocol):
+    """The head of a reply. Names of headers are in lower case; *length* is that of the body, if told."""
+
+    @property
+    def status(self) -> int: ...  # noqa: D102
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...  # noqa: D102
+
+    @property
+    def length(self) -> int | None: ...  # noqa: D102
+
+
+def judge(head: Head, where: str) -> None:
+    """Raise for every status that does not announce the object, or the list, that was asked for."""
+    status = head.status
     if status in {200, 206}:
         return
     if status == 412:
@@ -38,86 +56,90 @@ def judge(response: urllib3.BaseHTTPResponse, wanted: AuthorizedRange) -> None:
         )
     if status in {401, 403, 407}:
         raise SourceError(
-            ErrorKind.SOURCE_DENIED,
-            said,
-            where=where,
-            advice="http: sources are read without credentials",
+            ErrorKind.SOURCE_DENIED, said, where=where, advice="check credentials and permissions"
         )
-    if status in _PASSING:
-        wait = response.headers.get("Retry-After", "")
-        after = float(wait) if re.fullmatch(r"\d{1,6}", wait) else 0.0
-        raise Transient(SourceError(ErrorKind.SOURCE_UNREACHABLE, said, where=where), after)
+    if status in PASSING:
+        error = SourceError(ErrorKind.SOURCE_UNREACHABLE, said, where=where)
+        raise Transient(error, _delay(head.headers.get("retry-after", "")))
     if status == 416:
-        raise mismatch("the object ends before the range does", wanted)
-    raise mismatch(said, wanted)
+        raise mismatch("the object ends before the range does", where)
+    raise mismatch(said, where)
 
 
-def describe(response: urllib3.BaseHTTPResponse, wanted: AuthorizedRange) -> tuple[Seen, int]:
+def describe(head: Head, wanted: AuthorizedRange) -> tuple[Seen, int]:
     """Return the version that a reply names, and how many bytes its body must have, or may have."""
-    encoding = response.headers.get("Content-Encoding", "identity").strip().lower()
+    where = str(wanted.location)
+    encoding = head.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in {"", "identity"}:
-        raise mismatch(f"the bytes come encoded as {encoding[:40]!r}", wanted)
-    announced = response.headers.get("Content-Length")
-    if announced is not None and not _SIZE.match(announced):
-        raise mismatch("the Content-Length is not a number", wanted)
-    length = None if announced is None else int(announced)
-    if length is None and "chunked" not in response.headers.get("Transfer-Encoding", "").lower():
-        raise mismatch("the server does not say how long its reply is", wanted)
-    span = wanted.range
+        raise mismatch(f"the bytes come encoded as {encoding[:40]!r}", where)
+    length, span = head.length, wanted.range
+    if length is None and "chunked" not in head.headers.get("transfer-encoding", "").lower():
+        raise mismatch("the server does not say how long its reply is", where)
     if span is None:
-        if response.status != HTTPStatus.OK:
-            raise mismatch("a part of the object comes for the whole", wanted)
+        if head.status != HTTPStatus.OK:
+            raise mismatch("a part of the object comes for the whole", where)
         if length is not None and length > wanted.max_length:
-            raise mismatch(f"{length} bytes, of at most {wanted.max_length}", wanted)
-        return seen(response, length), wanted.max_length
-    if response.status == HTTPStatus.OK:
+            raise mismatch(f"{length} bytes, of at most {wanted.max_length}", where)
+        return seen(head, length), wanted.max_length
+    if head.status == HTTPStatus.OK:
         # A server that ignores ranges still serves the one that is its whole object.
         if span.offset or length != span.length:
-            raise mismatch("the server ignores the range and sends the whole object", wanted)
-        return seen(response, length), span.length
-    said = response.headers.get("Content-Range", "")
+            raise mismatch("the server ignores the range and sends the whole object", where)
+        return seen(head, length), span.length
+    said = head.headers.get("content-range", "")
     match = _CONTENT_RANGE.match(said)
     if not match:
-        raise mismatch("a part of the object comes without saying which", wanted)
+        raise mismatch("a part of the object comes without saying which", where)
     first, last, total = int(match[1]), int(match[2]), match[3]
     if (first, last) != (span.offset, span.end - 1) or (total != "*" and int(total) < span.end):
-        raise mismatch(f"Content-Range is {said!r}", wanted)
+        raise mismatch(f"Content-Range is {said!r}", where)
     if length is not None and length != span.length:
-        raise mismatch(f"Content-Length is {length}, of {span.length}", wanted)
-    return seen(response, None if total == "*" else int(total)), span.length
+        raise mismatch(f"Content-Length is {length}, of {span.length}", where)
+    return seen(head, None if total == "*" else int(total)), span.length
 
 
-def seen(response: urllib3.BaseHTTPResponse, size: int | None) -> Seen:
+def seen(head: Head, size: int | None) -> Seen:
     """Return the version that a reply names, for an object of *size* bytes."""
-    etag = response.headers.get("ETag")
-    if etag is not None and not 0 < len(etag) <= MAX_ETAG_LENGTH:
+    etag = head.headers.get("etag")
+    if etag is not None and (len(etag) > MAX_ETAG_LENGTH or not ETag(etag).opaque):
         etag = None
-    return Seen(etag, _seconds(response.headers.get("Last-Modified")), size)
+    date = head.headers.get("last-modified")
+    return Seen(etag, None if date is None else _seconds(date), size)
 
 
-def _seconds(date: str | None) -> int | None:
+def size(head: Head) -> int | None:
+    """Return the size of the object that the reply to a HEAD, or one byte of a GET, tells."""
+    total = _CONTENT_RANGE.match(head.headers.get("content-range", ""))
+    if total is None:
+        return head.length
+    return int(total[3]) if _SIZE.match(total[3]) else None
+
+
+def mismatch(what: str, where: str) -> SourceError:
+    """Return the error for a reply that is not what was asked for."""
+    return SourceError(ErrorKind.SOURCE_MISMATCH, what, where=where)
+
+
+@functools.lru_cache(1024)
+def _seconds(date: str) -> int | None:
     """Read an HTTP date as seconds since the Unix epoch; None if there is none in it."""
     try:
-        moment = email.utils.parsedate_to_datetime(date or "")
+        moment = email.utils.parsedate_to_datetime(date)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
-        return int(moment.timestamp())
+        seconds = int(moment.timestamp())
+        # A zone may lead out of the years that there are.
+        return seconds if 0 <= seconds <= LAST_DATE else None  # noqa: TRY300 -- it cannot fail
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def size(response: urllib3.BaseHTTPResponse) -> int | None:
-    """Return the size of the object that the reply to a HEAD, or one byte of a GET, tells."""
-    total = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-    told = total[3] if total else response.headers.get("Content-Length", "")
-    return int(told) if _SIZE.match(told) else None
-
-
-def mismatch(what: str, wanted: AuthorizedRange) -> SourceError:
-    """Return the error for a reply that is not what *wanted* asks for."""
-    span = wanted.range
-    asked = f" (asked for {span.length} bytes from {span.offset} on)" if span else ""
-    return SourceError(ErrorKind.SOURCE_MISMATCH, f"{what}{asked}", where=str(wanted.location))
+def _delay(retry_after: str) -> float:
+    """Return how many seconds a server asks to wait, in either form of the header; 0 if it does not."""
+    if _DELAY.match(retry_after):
+        return float(retry_after)
+    at = _seconds(retry_after) if retry_after else None
+    return 0.0 if at is None else max(at - time.time(), 0.0)
 
 
 def _phrase(status: int) -> str:

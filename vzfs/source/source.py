@@ -1,72 +1,141 @@
-"""The `Fetcher` over real stores: dispatch by scheme, retries, and one time budget for everything.
+"""The `Fetcher` over real stores: dispatch by scheme, retries, races, and one time budget for everything.
 
-Stores are talked to by blocking calls in threads, under a limiter that the composition root owns. A
-caller that is cancelled goes at once; its thread is left behind, counts against the limiter until
-it ends, and ends within the time budget or the stall limit of its request.
+Servers are talked to on the event loop, local files are read in threads; both under the limiter
+that the composition root owns. A caller that is cancelled goes at once, and so does its connection;
+a thread that is left behind counts against the limiter until it ends.
 """
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
-from vzfs.access import AuthorizedPrefix, AuthorizedRange
+from vzfs.access import AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix
+from vzfs.source.azure import Azure
+from vzfs.source.client import Client
+from vzfs.source.credentials import Keyring
+from vzfs.source.dialect import Dialect
+from vzfs.source.egress import Egress
 from vzfs.source.fetcher import Fetched, SourceStatistics, Timing
+from vzfs.source.gcs import Gcs
+from vzfs.source.hedge import Racer
+from vzfs.source.hosts import Host, HostLimiter
 from vzfs.source.http import Http
 from vzfs.source.local import LocalFiles
+from vzfs.source.redirect import Target, follow
 from vzfs.source.remote import Remote
 from vzfs.source.s3 import S3
 from vzfs.source.wire import Backend, Tally, Transient
 
 DEFAULT_TIMING: Final = Timing()
-HOST_SHARE: Final = 4
-"""One part in so many of all requests under way is the most that one host gets."""
+
+_ANSWERS: Final = frozenset(
+    {
+        ErrorKind.SOURCE_VANISHED,
+        ErrorKind.SOURCE_CHANGED,
+        ErrorKind.SOURCE_MISMATCH,
+        ErrorKind.SOURCE_DENIED,
+    }
+)
+"""What only a server that is there can have said."""
 
 
 class Source:
-    """Reads files, S3 objects and HTTP objects, as authorized.
+    """Reads files, and objects of web servers, S3, Google Cloud Storage and Azure, as authorized.
 
-    *limiter* bounds the threads in use; one bucket or server gets a part of them, so that a dead
-    one leaves the others alone.
+    *limiter* bounds the requests and threads in use; one bucket or server gets a part of them, so
+    that a dead one leaves the others alone. *egress* bounds the bytes that servers send. Where
+    `run` runs, fetches that stall are raced by a second request.
     """
 
-    def __init__(self, timing: Timing = DEFAULT_TIMING, *, limiter: trio.CapacityLimiter) -> None:
+    def __init__(
+        self,
+        timing: Timing = DEFAULT_TIMING,
+        *,
+        limiter: trio.CapacityLimiter,
+        egress: Egress | None = None,
+    ) -> None:
         self._timing = timing
         self._limiter = limiter
-        self._hosts: dict[tuple[str, str], _HostLimiter] = {}
+        self._hosts: dict[tuple[str, str, str | None, str | None], Host] = {}
         self._tally = Tally()
-        http = Remote(Http(timing, self._tally))
-        self._backends: dict[str, Backend] = {
-            "file": LocalFiles(self._tally),
-            "http": http,
-            "https": http,
-            "s3": Remote(S3(timing, self._tally)),
+        self._client = Client(timing)
+        self._racer = Racer(self._tally, timing.hedge)
+        keyring = Keyring()
+        web, s3, azure = Http(keyring), S3(keyring), Azure(keyring)
+        dialects: dict[str, Dialect] = {
+            "http": web,
+            "https": web,
+            "s3": s3,
+            "tigris": s3,
+            "gs": Gcs(keyring),
+            "az": azure,
+            "abfs": azure,
         }
+        remote = Remote(self._client, dialects, self._tally, egress or Egress())
+        self._backends: dict[str, Backend] = dict.fromkeys(dialects, remote)
+        self._backends["file"] = _Threads(LocalFiles(self._tally), HostLimiter(limiter), timing)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Race what stalls, until cancelled; then close the connections that are idle."""
+        try:
+            await self._racer.run(task_status=task_status)
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._client.aclose()
 
     async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
         """Return the bytes of *wanted*, of the *pinned* version if given. Raises SourceError."""
         backend = self._backend(wanted.location)
-        return await self._persist(
-            wanted.location, lambda until: backend.fetch(wanted, pinned, until)
-        )
+        host = self._host(wanted.location, wanted.store)
+        span = wanted.range
+        if host is None or span is None:
+            return await self._persist(
+                wanted.location, host, lambda: self._placed(host, backend.fetch, wanted, pinned)
+            )
+        latencies = host.latencies
+
+        async def work() -> Fetched:
+            began = trio.current_time()
+            fetched = await self._placed(host, backend.fetch, wanted, pinned)
+            latencies.add(span.length, trio.current_time() - began)
+            return fetched
+
+        tail = latencies.tail(span.length)
+        return await self._persist(wanted.location, host, lambda: self._racer.first(tail, work))
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises SourceError."""
         backend = self._backend(wanted.location)
-        return await self._persist(wanted.location, lambda until: backend.version(wanted, until))
+        host = self._host(wanted.location, wanted.store)
+        return await self._persist(
+            wanted.location, host, lambda: self._placed(host, backend.version, wanted)
+        )
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Return the keys below a prefix, relative to it. Raises SourceError."""
         backend = self._backend(below.prefix)
-        return await self._persist(below.prefix, lambda until: backend.list(below, until))
+        host = self._host(below.prefix, below.store)
+        return await self._persist(
+            below.prefix, host, lambda: self._placed(host, backend.list, below)
+        )
+
+    async def follow(self, start: Location, store: StoreOptions) -> Target:
+        """Return the storage that the web server at *start* redirects to. Raises SourceError.
+
+        The target is a stranger's proposal; whether it may be read is for the caller to ask.
+        """
+        return await self._persist(start, None, lambda: follow(self._client, start, store))
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""
         return self._tally.statistics()
+
+    # -- where ---------------------------------------------------------------------------------
 
     def _backend(self, place: Location | Prefix) -> Backend:
         backend = self._backends.get(place.scheme)
@@ -74,48 +143,89 @@ class Source:
             self._tally.add("errors")
             raise SourceError(
                 ErrorKind.BAD_LOCATION,
-                f"{place.scheme}: locations are not supported yet",
+                f"{place.scheme}: locations cannot be read",
                 where=str(place),
                 advice=f"supported are {', '.join(sorted(self._backends))}",
             )
         return backend
 
-    async def _persist[T](self, place: Location | Prefix, work: Callable[[float], T]) -> T:
-        """Do *work* in a thread, again as long as it fails in ways that may pass and time is left."""
-        host = (place.scheme, place.authority)
-        limiter = self._hosts.get(host)
-        if limiter is None:
-            limiter = self._hosts[host] = _HostLimiter(self._limiter)
+    def _host(self, place: Location | Prefix, store: StoreOptions) -> Host | None:
+        """Return who answers for *place*: a web server, or a bucket at its endpoint or account; None for files."""
+        if place.scheme == "file":
+            return None
+        key = (place.scheme, place.authority, store.endpoint, store.account)
+        host = self._hosts.get(key)
+        if host is None:
+            host = self._hosts[key] = Host(f"{place.scheme}://{place.authority}", self._limiter)
+        return host
+
+    # -- attempts ------------------------------------------------------------------------------
+
+    async def _placed[*Ts, T](
+        self, host: Host | None, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+    ) -> T:
+        """Make one attempt, as soon as there is a place for it, and take note whether it was answered."""
+        if host is None:
+            return await function(*args)
+        borrower = object()
+        await host.slots.acquire_on_behalf_of(borrower)
+        began = trio.current_time()
+        host.asked()
         try:
-            return await self._attempts(str(place), work, limiter)
+            result = await function(*args)
+        except Transient as failure:
+            if failure.is_silent:
+                host.was_silent(began)
+            else:
+                host.answered()
+            raise
+        except SourceError as failure:
+            if failure.kind in _ANSWERS:
+                host.answered()
+            raise
+        finally:
+            host.slots.release_on_behalf_of(borrower)
+        host.answered()
+        return result
+
+    async def _persist[T](
+        self, place: Location | Prefix, host: Host | None, work: Callable[[], Awaitable[T]]
+    ) -> T:
+        """Do *work*, again as long as it fails in ways that may pass and time is left."""
+        is_trial = False
+        try:
+            if host is not None:
+                is_trial = host.admit(str(place))
+            return await self._attempts(str(place), host, work, is_trial=is_trial)
         except SourceError:
             self._tally.add("errors")
             raise
+        finally:
+            if is_trial and host is not None:
+                host.tried()
 
     async def _attempts[T](
-        self, where: str, work: Callable[[float], T], limiter: "_HostLimiter"
+        self, where: str, host: Host | None, work: Callable[[], Awaitable[T]], *, is_trial: bool
     ) -> T:
         timing = self._timing
-        until = time.monotonic() + timing.deadline
+        began = trio.current_time()
         last: SourceError | None = None
         attempt = 1
-        with trio.move_on_after(timing.deadline):
+        with trio.move_on_after(timing.deadline) as budget:
             while True:
                 try:
-                    return await trio.to_thread.run_sync(
-                        work,
-                        until,
-                        limiter=limiter,  # type: ignore[arg-type]  # any two such methods will do
-                        abandon_on_cancel=True,
-                    )
+                    return await work()
                 except Transient as transient:
                     last = transient.error
                     pause = max(self._pause(attempt), transient.after)
-                if attempt >= timing.attempts or time.monotonic() + pause >= until:
+                    is_last = attempt >= timing.attempts or (is_trial and transient.is_silent)
+                if is_last or trio.current_time() + pause >= budget.deadline:
                     raise _after(last, attempt)
                 self._tally.add("retries")
                 attempt += 1
                 await trio.sleep(pause)
+        if host is not None and host.gave_nothing_since(began):
+            host.was_silent(began)
         raise SourceError(
             ErrorKind.SOURCE_TIMEOUT,
             f"no answer within {timing.deadline:g} s"
@@ -129,26 +239,33 @@ class Source:
         return self._timing.backoff * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 -- no secret
 
 
-class _HostLimiter:
-    """What `trio.to_thread.run_sync` takes for a limiter: a place at one host, and then one of all."""
+class _Threads:
+    """Files, which can only be waited for in threads. *limiter* counts a thread until it ends."""
 
-    def __init__(self, overall: trio.CapacityLimiter) -> None:
-        self._overall = overall
-        self._own = trio.CapacityLimiter(max(overall.total_tokens // HOST_SHARE, 1))
+    def __init__(self, files: LocalFiles, limiter: HostLimiter, timing: Timing) -> None:
+        self._files = files
+        self._limiter = limiter
+        self._timing = timing
 
-    async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a place."""
-        await self._own.acquire_on_behalf_of(borrower)
-        try:
-            await self._overall.acquire_on_behalf_of(borrower)
-        except BaseException:
-            self._own.release_on_behalf_of(borrower)
-            raise
+    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
+        """Do what `LocalFiles.fetch` does."""
+        return await self._call(lambda until: self._files.fetch(wanted, pinned, until))
 
-    def release_on_behalf_of(self, borrower: object) -> None:
-        """Give a place back."""
-        self._overall.release_on_behalf_of(borrower)
-        self._own.release_on_behalf_of(borrower)
+    async def version(self, wanted: AuthorizedRange) -> str:
+        """Do what `LocalFiles.version` does."""
+        return await self._call(lambda until: self._files.version(wanted, until))
+
+    async def list(self, below: AuthorizedPrefix) -> list[str]:
+        """Do what `LocalFiles.list` does."""
+        return await self._call(lambda until: self._files.list(below, until))
+
+    async def _call[T](self, work: Callable[[float], T]) -> T:
+        return await trio.to_thread.run_sync(
+            work,
+            time.monotonic() + self._timing.deadline,
+            limiter=self._limiter,  # type: ignore[arg-type]  # any two such methods will do
+            abandon_on_cancel=True,
+        )
 
 
 def _after(error: SourceError, attempts: int) -> SourceError:

@@ -18,7 +18,7 @@ from vzfs.source.wire import Precondition, Seen
 MAX_ETAG_LENGTH: Final = 1024
 """Characters. Stores use some 20 to 70."""
 
-_LAST_DATE: Final = 253_402_300_799
+LAST_DATE: Final = 253_402_300_799
 """9999-12-31T23:59:59Z: the last moment that an HTTP date can name."""
 
 _SENDABLE = re.compile(r"[\x21\x23-\x7e]+\Z")
@@ -35,7 +35,7 @@ def precondition(checksum: Checksum | None, pinned: str | None = None) -> Precon
         tag = checksum.opaque
         if not checksum.is_weak and len(tag) <= MAX_ETAG_LENGTH and _SENDABLE.match(tag):
             return Precondition(if_match=f'"{tag}"')
-    elif isinstance(checksum, LastModified) and 0 <= checksum.seconds <= _LAST_DATE:
+    elif isinstance(checksum, LastModified) and 0 <= checksum.seconds <= LAST_DATE:
         return Precondition(if_unmodified_since=checksum.seconds)
     return Precondition()
 

@@ -1,8 +1,7 @@
 """Between `Source` and the modules that talk to a store: what a reply says, and how a talk fails.
 
-Modules that talk (`http`, `s3`, `local`) block; they run in threads and may run many times at once.
-They raise `SourceError` for what will not pass, and `Transient` around the SourceError to raise if
-it does not.
+Modules that talk raise `SourceError` for what will not pass, and `Transient` around the SourceError
+to raise if it does not.
 """
 
 import threading
@@ -15,12 +14,16 @@ from vzfs.source.fetcher import Fetched, SourceStatistics
 
 
 class Transient(Exception):
-    """A failure that may pass: *error* says what it is, *after* how many seconds the server asks to wait."""
+    """A failure that may pass: *error* says what it is, *after* how many seconds the server asks to wait.
 
-    def __init__(self, error: SourceError, after: float = 0.0) -> None:
+    *is_silent* if nobody answered: the host may be dead.
+    """
+
+    def __init__(self, error: SourceError, after: float = 0.0, *, is_silent: bool = False) -> None:
         super().__init__(error, after)
         self.error = error
         self.after = after
+        self.is_silent = is_silent
 
 
 class PreconditionFailed(Exception):
@@ -42,36 +45,21 @@ class Precondition(NamedTuple):
     if_unmodified_since: int | None = None
 
 
-class Wire(Protocol):
-    """A protocol spoken by servers. *until* is on the clock of `time.monotonic`."""
-
-    def get(
-        self, wanted: AuthorizedRange, precondition: Precondition, until: float
-    ) -> tuple[Seen, bytes]:
-        """Return the exact bytes of *wanted*. Raises PreconditionFailed, Transient, SourceError."""
-
-    def head(self, wanted: AuthorizedRange, until: float) -> Seen:
-        """Return what the server says of the object. Raises Transient, SourceError."""
-
-    def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
-        """Return the keys below a prefix, relative to it. Raises Transient, SourceError."""
-
-
 class Backend(Protocol):
-    """Objects of some schemes, read by blocking. *until* is on the clock of `time.monotonic`."""
+    """Objects of some schemes, each call one attempt."""
 
-    def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Fetched:
+    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
         """Do what `Fetcher.fetch` does, once. Raises Transient, SourceError."""
 
-    def version(self, wanted: AuthorizedRange, until: float) -> str:
+    async def version(self, wanted: AuthorizedRange) -> str:
         """Do what `Fetcher.version` does, once. Raises Transient, SourceError."""
 
-    def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
+    async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Do what `Fetcher.list` does, once. Raises Transient, SourceError."""
 
 
 class Tally:
-    """Counts from many threads."""
+    """Counts of what was done, by the event loop and by threads that read files."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -79,7 +67,7 @@ class Tally:
 
     def add(
         self,
-        what: Literal["gets", "heads", "lists", "retries", "bytes_read", "errors"],
+        what: Literal["gets", "heads", "lists", "retries", "hedges", "bytes_read", "errors"],
         count: int = 1,
     ) -> None:
         """Count *count* more of *what*."""

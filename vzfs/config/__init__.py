@@ -1,0 +1,35 @@
+"""Configuration: one frozen value from files, environment and flags, in that order of weight.
+
+`files` reads what stands in files, each by itself; `rules` makes of all of them, and of the flags,
+the buckets and access policies that count, within what the administrator allows; `loading` adds the
+rest. `values` parses what people write, and `editing` changes a file in place.
+"""
+
+from vzfs.config.loading import (
+    DEFAULT_CACHE_SIZE,
+    DEFAULT_DEADLINE,
+    DEFAULT_MEMORY,
+    SUPPORTED,
+    Config,
+    Flags,
+    load,
+    parse_source,
+)
+from vzfs.config.values import Egress, parse_egress, parse_size, parse_time
+from vzfs.errors import ConfigError
+
+__all__ = [
+    "DEFAULT_CACHE_SIZE",
+    "DEFAULT_DEADLINE",
+    "DEFAULT_MEMORY",
+    "SUPPORTED",
+    "Config",
+    "ConfigError",
+    "Egress",
+    "Flags",
+    "load",
+    "parse_egress",
+    "parse_size",
+    "parse_source",
+    "parse_time",
+]

@@ -1,0 +1,252 @@
+"""The whole configuration of a command: files, then the environment, then flags.
+
+Lists (buckets, policies, relocations) add up; of single values the later wins.
+"""
+
+import dataclasses
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from vzfs.access import (
+    Access,
+    AccessPolicy,
+    Relocation,
+    StoreOptions,
+    Visibility,
+    in_force,
+)
+from vzfs.config.files import read_files
+from vzfs.config.rules import Rules, make_rules
+from vzfs.config.values import (
+    Egress,
+    absolute,
+    checked_store,
+    parse_egress,
+    parse_seconds,
+    parse_size,
+    parse_time,
+    prefix_of,
+)
+from vzfs.errors import AccessDenied, ConfigError, ErrorKind
+from vzfs.model.location import Location, Prefix
+from vzfs.model.snapshot import RefSpec
+
+DEFAULT_CACHE_SIZE: Final = 10 * 2**30
+DEFAULT_MEMORY: Final = 256 * 2**20
+"""Bytes of chunks held in memory: a few dozen of the usual size, on machines with a few GB."""
+DEFAULT_DEADLINE: Final = 60.0
+DEFAULT_STORE: Final = StoreOptions()
+DEFAULT_REF: Final = RefSpec()
+SUPPORTED: Final = ("file", "s3", "gs", "az", "abfs", "tigris", "http", "https")
+"""Schemes of repositories that can be read."""
+REDIRECT: Final = "redirect+"
+"""Before the URL of a web server that redirects to the repository's storage."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that a command needs to know. Sizes are bytes, *deadline* is seconds.
+
+    *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
+    amount. *redirect* is the web server that is to say where the repository is; until it has,
+    *repository* is its own address.
+    """
+
+    source: str
+    repository: Prefix
+    redirect: Location | None = None
+    store: StoreOptions = DEFAULT_STORE
+    ref: RefSpec = DEFAULT_REF
+    policies: Sequence[AccessPolicy] = ()
+    relocations: Sequence[Relocation] = ()
+    cache_dir: Path | None = None
+    cache_size: int = DEFAULT_CACHE_SIZE
+    memory: int = DEFAULT_MEMORY
+    deadline: float = DEFAULT_DEADLINE
+    offline: bool = False
+    max_egress: Egress | None = None
+
+    def access(self, visibility: Visibility = Visibility.PRIVATE) -> Access:
+        """Return what may be read in a mount of this *visibility*, before containers are known."""
+        return Access(
+            self.repository,
+            self.store,
+            policies=self.policies,
+            relocations=self.relocations,
+            visibility=visibility,
+        )
+
+    def redirected(
+        self,
+        prefix: Prefix,
+        proposed: StoreOptions,
+        visibility: Visibility = Visibility.PRIVATE,
+    ) -> "Config":
+        """Return the configuration of the repository at *prefix*, to which the redirect leads.
+
+        It counts only below a policy, in a public mount below a public one. Of what is *proposed* an endpoint must be that of the policy,
+        and a region counts where the policy names none. Raises AccessDenied.
+        """
+        covering = [p for p in in_force(self.policies) if p.prefix.covers(prefix)]
+        policy = max(covering, key=lambda p: len(p.prefix.key), default=None)
+        if policy is None or proposed.endpoint not in {None, policy.store.endpoint}:
+            at = f" at {proposed.endpoint}" if proposed.endpoint else ""
+            advice = f"to allow it, mount with --allow {prefix}, or mount that directly"
+            if proposed.endpoint:
+                advice = (
+                    f"to allow it, write a [[bucket]] with the prefix {prefix} and the endpoint "
+                    f"{proposed.endpoint}, and a [[policy]] for it"
+                )
+            raise AccessDenied(
+                ErrorKind.NOT_ALLOWED,
+                f"the redirect leads to {prefix}{at}, which is not allowed",
+                where=self.source,
+                advice=advice,
+            )
+        if visibility is Visibility.PUBLIC and not policy.public:
+            raise AccessDenied(
+                ErrorKind.NOT_ALLOWED,
+                f"the redirect leads to {prefix}, which a private policy allows, and the mount is "
+                "open to all users",
+                where=self.source,
+                advice=f"to allow it: vzfs policy set {shlex.quote(str(policy.prefix))} --public",
+            )
+        store = dataclasses.replace(
+            policy.store,
+            region=policy.store.region or proposed.region,
+            path_style=policy.store.path_style or proposed.path_style,
+            anonymous=True,
+        )
+        return dataclasses.replace(self, repository=prefix, store=store, redirect=None)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line said, unparsed; None where it said nothing."""
+
+    branch: str | None = None
+    tag: str | None = None
+    snapshot: str | None = None
+    as_of: str | None = None
+    allow: Sequence[str] = ()
+    map: Sequence[str] = ()
+    config: str | None = None
+    cache_dir: str | None = None
+    cache_size: str | None = None
+    no_cache: bool = False
+    memory: str | None = None
+    deadline: float | None = None
+    offline: bool = False
+    max_egress: str | None = None
+    store: StoreOptions = DEFAULT_STORE
+
+
+def load(source: str, flags: Flags, environ: Mapping[str, str]) -> Config:
+    """Read the files, then the environment, then *flags*. Raises ConfigError."""
+    files = read_files(flags.config, environ)
+    rules = make_rules(files, flags.allow, checked_store(flags.store), environ)
+    values: dict[str, Any] = {}
+    for file in files:
+        values.update(file.values)
+    redirect, repository = None, parse_source(source)
+    if source.lower().startswith(REDIRECT):
+        redirect = Location(repository.scheme, repository.authority, repository.key)
+    max_egress = flags.max_egress if flags.max_egress is not None else values.get("max-egress")
+    return Config(
+        source=source,
+        repository=repository,
+        redirect=redirect,
+        store=rules.store_for(repository),
+        ref=_ref(flags),
+        policies=rules.policies,
+        relocations=[
+            *(relocation for file in files for relocation in file.relocations),
+            *(Relocation(*map(prefix_of, _split_map(pair))) for pair in flags.map),
+        ],
+        cache_dir=None if flags.no_cache else _cache_dir(flags, values, environ),
+        cache_size=parse_size(
+            _first(
+                flags.cache_size,
+                environ.get("VZFS_CACHE_SIZE"),
+                values.get("cache-size"),
+                DEFAULT_CACHE_SIZE,
+            )
+        ),
+        memory=parse_size(_first(flags.memory, values.get("memory"), DEFAULT_MEMORY)),
+        deadline=parse_seconds(_first(flags.deadline, values.get("deadline"), DEFAULT_DEADLINE)),
+        offline=flags.offline,
+        max_egress=None if max_egress is None else parse_egress(max_egress),
+    )
+
+
+def load_rules(
+    config: str | None, environ: Mapping[str, str], drafts: Mapping[Path, str] | None = None
+) -> Rules:
+    """Return the rules of the files alone; *drafts* are texts that count in the place of files.
+
+    Raises ConfigError.
+    """
+    return make_rules(read_files(config, environ, drafts), (), DEFAULT_STORE, environ)
+
+
+def parse_source(text: str) -> Prefix:
+    """Parse where a repository lies: a URL, or a local path. Raises ConfigError.
+
+    `redirect+https://...` is a web server that redirects to the storage.
+    """
+    is_redirect = text.lower().startswith(REDIRECT)
+    prefix = prefix_of(absolute(text[len(REDIRECT) :] if is_redirect else text))
+    if prefix.scheme not in ({"http", "https"} if is_redirect else SUPPORTED):
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            f"repositories on {prefix.scheme}: cannot be read",
+            where=text,
+            advice=f"supported are a local folder and {', '.join(f'{s}://' for s in SUPPORTED)}",
+        )
+    return prefix
+
+
+def _ref(flags: Flags) -> RefSpec:
+    named = [n for n in (flags.branch, flags.tag, flags.snapshot) if n is not None]
+    if len(named) > 1 or (flags.as_of and (flags.tag or flags.snapshot)):
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            "more than one snapshot is asked for",
+            advice="give one of --branch (with or without --as-of), --tag and --snapshot",
+        )
+    as_of = None if flags.as_of is None else parse_time(flags.as_of)
+    return RefSpec(flags.branch, flags.tag, flags.snapshot, as_of)
+
+
+def _split_map(text: str) -> tuple[str, str]:
+    origin, separator, target = text.partition("=")
+    if not separator or "=" in target:
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            "a relocation is not of the form FROM=TO",
+            where=text,
+            advice="write an equals sign inside a location as %3D",
+        )
+    return absolute(origin), absolute(target)
+
+
+def _cache_dir(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, str]) -> Path | None:
+    named = flags.cache_dir or environ.get("VZFS_CACHE_DIR") or values.get("cache-dir")
+    if named:
+        return Path(named).expanduser().absolute()
+    for variable, below in (
+        ("CACHE_DIRECTORY", ""),
+        ("XDG_CACHE_HOME", "vzfs"),
+        ("HOME", ".cache/vzfs"),
+    ):
+        folder = environ.get(variable, "").partition(":")[0]
+        if folder.startswith("/"):
+            return Path(folder) / below
+    return None
+
+
+def _first[T](*values: T | None) -> T:
+    """Return the first value that is given."""
+    return next(value for value in values if value is not None)

@@ -1,0 +1,69 @@
+"""How many bytes may still be fetched from servers: a limit before the bill, for crawlers and mistakes.
+
+A range is paid for before it is asked for, and what did not come is given back; so the limit is
+never passed by more than the metadata objects under way, whose size is not known beforehand.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from vzfs.errors import ErrorKind, SourceError
+
+DAY: Final = 86400
+
+
+class Egress:
+    """At most *limit* bytes, in all or for each day (UTC); None is without limit.
+
+    *now* is the time of day in seconds since the Unix epoch.
+    """
+
+    def __init__(
+        self,
+        limit: int | None = None,
+        *,
+        is_daily: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._limit = limit
+        self._is_daily = is_daily
+        self._now = now
+        self._spent = 0
+        self._day = self._today()
+
+    @contextlib.contextmanager
+    def spending(self, where: str, expected: int) -> Iterator[Callable[[int], None]]:
+        """Set *expected* bytes aside for a request, and count those that the caller says have come.
+
+        Raises SourceError (`EGRESS_SPENT`) if there are not so many left.
+        """
+        day = self._today()
+        if day != self._day:
+            self._day, self._spent = day, 0
+        if self._limit is not None and self._spent + max(expected, 1) > self._limit:
+            raise SourceError(
+                ErrorKind.EGRESS_SPENT,
+                f"the limit of {self._limit} bytes to fetch{' a day' if self._is_daily else ''} is "
+                "reached",
+                where=where,
+                advice="wait until the day is over (UTC), or mount with a higher --max-egress"
+                if self._is_daily
+                else "mount with a higher --max-egress",
+            )
+        came = 0
+
+        def spend(size: int) -> None:
+            nonlocal came
+            came += size
+
+        self._spent += expected
+        try:
+            yield spend
+        finally:
+            if self._day == day:
+                self._spent += came - expected
+
+    def _today(self) -> int:
+        return int(self._now() // DAY) if self._is_daily else 0
