@@ -3,11 +3,17 @@
 
 RUN := .ci/in-env
 
-.PHONY: help test demo lint format
+FUZZ_SECONDS := 30
+STRESS_SECONDS := 120
+STRESS_SEED := 1
+
+.PHONY: help test demo lint format fuzz stress
 
 help:
 	@echo "make demo    mount a small repository over real files, and read it"
 	@echo "make test    run the linters, the type checker and all tests (some minutes)"
+	@echo "make fuzz    look for input that breaks a decoder, FUZZ_SECONDS for each (Linux on x86-64)"
+	@echo "make stress  read under faults of every kind for STRESS_SECONDS, then as long against a model"
 	@echo "make lint    run the linters and the type checker"
 	@echo "make format  format the code"
 
@@ -17,6 +23,13 @@ test: lint
 
 demo:
 	$(RUN) python -m tests.demo
+
+fuzz:
+	$(RUN) python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+stress:
+	$(RUN) python -m tests.stress --seconds $(STRESS_SECONDS) --seed $(STRESS_SEED)
+	$(RUN) python -m tests.stress.machine --seconds $(STRESS_SECONDS) --seed $(STRESS_SEED)
 
 lint:
 	$(RUN) ruff format --check .
