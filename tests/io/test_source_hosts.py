@@ -133,7 +133,8 @@ async def race(work: Attempts, *, tail: float = 1.0) -> tuple[object, float]:
         await nursery.start(racer.run)
         began = trio.current_time()
         try:
-            result = await racer.first(tail, work)
+            with trio.fail_after(10_000):
+                result = await racer.first(tail, work)
         except (SourceError, Transient) as failure:
             result = failure
         took = trio.current_time() - began

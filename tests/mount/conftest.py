@@ -53,15 +53,21 @@ class Mount:
             pass_fds=[writing],
             stderr=subprocess.PIPE,
         )
+        try:
+            self._wait(reading, writing)
+        except BaseException:
+            self.tear_down()
+            raise
+
+    def _wait(self, reading: int, writing: int) -> None:
+        """Wait until the daemon says what became of the mount."""
         os.close(writing)
         with os.fdopen(reading) as said:
             line = said.readline()
         self.outcome: dict[str, str] = json.loads(line) if line else {}
         if "mounted" not in self.outcome:
-            try:
-                stderr = self._process.communicate(timeout=READY_WITHIN)[1].decode()
-            finally:
-                self.tear_down()
+            assert self._process.stderr is not None
+            stderr = self._process.communicate(timeout=READY_WITHIN)[1].decode()
             raise MountFailedError(self.outcome, stderr)
 
     @property

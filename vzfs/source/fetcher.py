@@ -61,7 +61,8 @@ class SourceStatistics:
     """What a source has done so far: requests (or file accesses) by kind, bytes and failures.
 
     A request that is tried again counts in its kind and in *retries*; one that was made beside a
-    stalled one in its kind and in *hedges*. *errors* are the calls that raised.
+    stalled one in its kind and in *hedges*. *errors* are the calls that raised. The connections that
+    are *active* and *idle* are those of the moment.
     """
 
     gets: int = 0
@@ -71,6 +72,8 @@ class SourceStatistics:
     hedges: int = 0
     bytes_read: int = 0
     errors: int = 0
+    active: int = 0
+    idle: int = 0
 
 
 class Fetcher(Protocol):

@@ -128,10 +128,10 @@ def _seconds(date: str) -> int | None:
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         seconds = int(moment.timestamp())
-        # A zone may lead out of the years that there are.
-        return seconds if 0 <= seconds <= LAST_DATE else None  # noqa: TRY300 -- it cannot fail
     except (ValueError, TypeError, OverflowError):
         return None
+    # A zone may lead out of the years that there are.
+    return seconds if 0 <= seconds <= LAST_DATE else None
 
 
 def _delay(retry_after: str) -> float:

@@ -5,6 +5,7 @@ that the composition root owns. A caller that is cancelled goes at once, and so 
 a thread that is left behind counts against the limiter until it ends.
 """
 
+import dataclasses
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -133,7 +134,8 @@ class Source:
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""
-        return self._tally.statistics()
+        client = self._client.statistics()
+        return dataclasses.replace(self._tally.statistics(), active=client.active, idle=client.idle)
 
     # -- where ---------------------------------------------------------------------------------
 

@@ -1,0 +1,109 @@
+"""What one fetch costs: the HTTP client of vzfs, beside obstore and urllib3 in threads.
+
+    python -m benchmarks.http_client
+
+Objects come from nginx on loopback. Each way is timed in a process of its own, in interleaved
+rounds; printed are medians of requests per second and of the processor time of the client alone.
+"""
+
+import functools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import trio
+import trustme
+
+from tests.conformance import authorized
+from tests.stores import nginx
+
+ROUNDS = 5
+SIZES = {"32 KiB, 16 in flight": (32 * 1024, 16, 4000), "16 MiB, 4 in flight": (2**24, 4, 60)}
+WAYS = ("vzfs", "obstore", "urllib3")
+
+
+def main() -> None:
+    """Run every way in turn, and print a table."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        nginx.serve(Path(folder), trustme.CA()) as (store, _),
+    ):
+        print("| object | way | requests/s | processor time of the client |\n|---|---|---|---|")
+        for name, (size, parallel, count) in SIZES.items():
+            store.put(f"object{size}", bytes(size))
+            url = f"{store.url}/bucket/object{size}"
+            taken: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
+            for _ in range(ROUNDS):
+                for way in WAYS:
+                    words = [sys.executable, "-m", "benchmarks.http_client", way, url]
+                    numbers = list(map(str, (size, parallel, count)))
+                    said = subprocess.run([*words, *numbers], capture_output=True, check=True)
+                    seconds, busy = map(float, said.stdout.split())
+                    taken[way].append((count / seconds, busy / count * 1e6))
+            for way in WAYS:
+                rate, busy = (statistics.median(column) for column in zip(*taken[way], strict=True))
+                print(f"| {name} | {way} | {rate:.0f} | {busy:.0f} us |")
+
+
+async def run(way: str, url: str, size: int, parallel: int, count: int) -> None:
+    """Fetch *url* so many times, and print seconds and seconds of processor time."""
+    left = count
+
+    async def reader(fetch: Callable[[], Awaitable[object]]) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            await fetch()
+
+    async with trio.open_nursery() as background:
+        fetch = await make(way, url, size, background)
+        await fetch()
+        began, busy = time.perf_counter(), time.process_time()
+        async with trio.open_nursery() as readers:
+            for _ in range(parallel):
+                readers.start_soon(reader, fetch)
+        print(time.perf_counter() - began, time.process_time() - busy)
+        background.cancel_scope.cancel()
+
+
+async def make(
+    way: str, url: str, size: int, background: trio.Nursery
+) -> Callable[[], Awaitable[object]]:
+    """Return what fetches the object once."""
+    if way == "vzfs":
+        from vzfs.source import Source
+
+        source = Source(limiter=trio.CapacityLimiter(96))
+        await background.start(source.run)
+        return functools.partial(source.fetch, authorized(url, 0, size))
+    if way == "obstore":
+        import obstore
+        from obstore.store import HTTPStore
+
+        root, _, key = url.rpartition("/")
+        store = HTTPStore(root, client_options={"allow_http": True})
+
+        def get() -> None:
+            obstore.get(store, key, options={"range": (0, size)}).bytes()
+    else:
+        import urllib3
+
+        pool = urllib3.PoolManager(maxsize=128)
+
+        def get() -> None:
+            pool.request("GET", url, headers={"Range": f"bytes=0-{size - 1}"})
+
+    return functools.partial(trio.to_thread.run_sync, get)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        way, url, *numbers = sys.argv[1:]
+        size, parallel, count = map(int, numbers)
+        trio.run(run, way, url, size, parallel, count)
