@@ -1,6 +1,8 @@
 """Fixtures that every tier shares."""
 
+import contextlib
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,13 @@ REPOSITORIES = [
     "test-repo-v2-migrated",
 ]
 """The real repositories whose truth is known, by the names of their truth files."""
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted, where a shell in the background had it ignored."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -415,7 +415,7 @@ class Operations(pyfuse3.Operations):
 
 def _what_repeats(error: VzfsError) -> str:
     """Return what two errors of one kind have in common when they are the same trouble."""
-    if error.kind is ErrorKind.OFFLINE:
+    if error.kind in {ErrorKind.OFFLINE, ErrorKind.EGRESS_SPENT}:
         return ""
     return error.advice if error.kind is ErrorKind.NOT_ALLOWED else error.where
 

@@ -31,7 +31,8 @@ def resolve(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a mountpoint without touching what is mounted there."""
     absolute = Path(os.path.abspath(path))  # noqa: PTH100 -- resolve() would touch a dead mount
     place = Path(os.path.realpath(absolute.parent)) / absolute.name
-    return Path(os.path.realpath(place)) if place.is_symlink() else place
+    # A mount of somebody else, or a dead one, does not even say that it is no link.
+    return Path(os.path.realpath(place)) if os.path.islink(place) else place  # noqa: PTH114 -- see above
 
 
 def parse(table: bytes) -> list[Mounted]:

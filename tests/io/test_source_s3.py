@@ -1,5 +1,6 @@
 """S3 alone: whose endpoint, whose credentials, which style, proxies, private certificates."""
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -263,3 +264,14 @@ async def test_bad_bundle(
     monkeypatch.setenv("AWS_CA_BUNDLE", str(bundle))
     error = await refusal(source, StoreOptions(endpoint=server.url, anonymous=True))
     assert error.kind is ErrorKind.BAD_CONFIG
+
+
+async def test_a_server_that_is_not_there_is_named(source: Source, server: ObjectServer) -> None:
+    """Where the location does not say which server was asked, the error does."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        error = await refusal(
+            source, StoreOptions(endpoint=endpoint, allow_http=True, anonymous=True)
+        )
+    assert endpoint in error.what

@@ -219,3 +219,22 @@ async def test_a_deadline_without_an_answer_is_a_silence(server: ObjectServer) -
     kinds = [(await refusal(source, part(server.url, "http"))).kind for _ in range(6)]
     assert kinds == [ErrorKind.SOURCE_TIMEOUT] * 5 + [ErrorKind.OFFLINE]
     gate.set()
+
+
+async def test_a_stalled_request_is_overtaken_by_a_second(server: ObjectServer) -> None:
+    """A fetch that stalls far beyond what the others took is saved by a second request, long before the stall limit."""
+    source = Source(Timing(stall=60, hedge=0.05), limiter=trio.CapacityLimiter(8))
+    wanted = part(server.url, "http")
+    gate = threading.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(source.run)
+        for _ in range(24):
+            await source.fetch(wanted)
+        server.fault(KEY, stall(gate))
+        with trio.fail_after(SOON):
+            assert (await source.fetch(wanted)).data == DATA[10:30]
+        gate.set()
+        nursery.cancel_scope.cancel()
+    assert source.statistics().hedges == 1
+    assert source.statistics().retries == 0
+    assert server.count() == 26

@@ -105,6 +105,22 @@ def costs_at_most_heads(mounted: Mount, server: ObjectServer, heads: int) -> Non
     assert server.count() == server.count("HEAD")
 
 
+def test_a_mount_fetches_no_more_than_it_may(
+    archive: Archive, tmp_path: Path, mount: Callable[..., Mount], server: ObjectServer
+) -> None:
+    """With --max-egress reads fail with EIO once the limit is reached, without a request and with one line in the log."""
+    path = write_repository(tmp_path, archive, "etag")
+    limit = f"--max-egress={2 * LENGTH}/day"
+    mounted = mount(path, *archive.options, limit, cache=tmp_path / "cache")
+    mounted.expect_log("--max-egress")
+    got = [read(mounted.path / f"a/c/{n}") for n in range(4)]
+    assert got == [chunk(0), chunk(1), "EIO", "EIO"]
+    assert server.count() == 2
+    drop_pages(mounted.path / "a/c/1")
+    assert read(mounted.path / "a/c/1") == chunk(1)
+    assert len(mounted.warnings()) == 1
+
+
 def test_what_was_read_before_sigterm_is_cached(
     tmp_path: Path, mount: Callable[..., Mount], server: ObjectServer
 ) -> None:

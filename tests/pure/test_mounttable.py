@@ -1,5 +1,7 @@
 """The kernel's mount table, and what may become a mountpoint."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,15 @@ def test_a_mountpoint_is_found_without_touching_it(tmp_path: Path) -> None:
     assert mounttable.resolve(tmp_path / "link" / "mnt") == tmp_path / "real" / "mnt"
     assert mounttable.resolve(tmp_path / "link" / "end") == tmp_path / "real" / "mnt"
     assert mounttable.resolve(tmp_path / "link" / ".." / "x") == tmp_path / "x"
+
+
+def test_a_mountpoint_that_may_not_be_looked_at_is_resolved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mount of somebody else, which does not even say whether it is a link, has its own path."""
+
+    def refuse(path: object, **_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(os, "lstat", refuse)
+    assert mounttable.resolve(Path("/mnt/theirs")) == Path("/mnt/theirs")

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import re
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -180,7 +180,7 @@ def _parse_table(path: Path, table: dict[str, Any], *, is_administrators: bool) 
     if USERS_MAY_ALLOW in table and not is_administrators:
         raise _wrong(f"{USERS_MAY_ALLOW!r} counts in files of the administrator only")
     if unknown := table.keys() - _VALUES - _TABLES - {USERS_MAY_ALLOW}:
-        raise _wrong(f"unknown key {min(unknown)!r}")
+        raise _wrong(f"unknown key {min(unknown)!r}; known are {_listed(_VALUES | _TABLES)}")
     values = {key: value for key, value in table.items() if key in _VALUES}
     for key in ("cache-size", "memory"):
         parse_size(values.get(key, 0))
@@ -209,8 +209,13 @@ def _list(table: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
         raise _wrong(f"{name!r} must be written [[{name}]]")
     for entry in found:
         if unknown := entry.keys() - _KEYS[name]:
-            raise _wrong(f"unknown key {min(unknown)!r} in [[{name}]]")
+            known = _listed(_KEYS[name])
+            raise _wrong(f"unknown key {min(unknown)!r} in [[{name}]]; known are {known}")
     return found
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _required(table: Mapping[str, Any], name: str, key: str) -> str:

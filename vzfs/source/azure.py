@@ -134,7 +134,7 @@ class Azure:
                 ErrorKind.BAD_CONFIG,
                 "the storage account is not known",
                 where=where,
-                advice="name it: account in its [[bucket]], or AZURE_STORAGE_ACCOUNT",
+                advice="name it: --account, account in its [[bucket]], or AZURE_STORAGE_ACCOUNT",
             )
         if not _ACCOUNT.match(account):
             raise SourceError(

@@ -44,8 +44,8 @@ class Http:
                     ErrorKind.SOURCE_DENIED,
                     "credentials are not sent in the clear",
                     where=str(place),
-                    advice="use https:, or set allow-http in its [[bucket]] if the network can be "
-                    "trusted",
+                    advice="use https:, or allow it with --allow-http, or allow-http in its [[bucket]], "
+                    "if the network can be trusted",
                 )
             secret = await self._keyring.http(store, place.authority)
             if secret is not None:

@@ -21,7 +21,7 @@ from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix, parse_location
 from vzfs.source import listing, replies, versions
 from vzfs.source.addresses import Reach
-from vzfs.source.client import Client, Response, Trouble
+from vzfs.source.client import Client, Request, Response, Trouble
 from vzfs.source.dialect import REDIRECTS, Dialect
 from vzfs.source.egress import Egress
 from vzfs.source.fetcher import MAX_FETCH, MAX_LISTED, Fetched
@@ -179,7 +179,7 @@ class Remote:
         for _ in range(MAX_TURNS):
             request = await dialect.request(method, place, store, headers)
             self._tally.add("heads" if method == "HEAD" else "gets")
-            async with self._client.send(request, reach) as response:
+            async with _Naming(request, place), self._client.send(request, reach) as response:
                 status = response.status
                 if status < 300:
                     yield response
@@ -206,7 +206,8 @@ class Remote:
         for is_renewed in (False, True):
             request = await dialect.listing(prefix, store, after)
             self._tally.add("lists")
-            async with self._client.send(request, self._reach(dialect, prefix, store)) as response:
+            reach = self._reach(dialect, prefix, store)
+            async with _Naming(request, prefix), self._client.send(request, reach) as response:
                 if response.status >= 300:
                     await response.discard()
                     if not is_renewed and _renews(dialect, response, prefix, store):
@@ -222,6 +223,24 @@ class Remote:
         if reach is None:
             reach = self._reaches[root, store] = dialect.reach(root, store)
         return reach
+
+
+class _Naming:
+    """Says in troubles which server was asked, where the location of an object store does not."""
+
+    def __init__(self, request: Request, place: Location | Prefix) -> None:
+        self._request = request
+        self._place = place
+
+    async def __aenter__(self) -> None:
+        """Do nothing."""
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Name the server."""
+        if isinstance(error, Trouble) and self._place.scheme not in WEB:
+            server = f"{self._request.scheme}://{self._request.authority}"
+            what = f"{error.what} ({server})"
+            raise Trouble(error.kind, what, error.advice, passes=error.passes) from None
 
 
 def _renews(
