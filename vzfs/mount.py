@@ -274,6 +274,8 @@ async def _reload(live: _Live, lock: trio.Lock) -> None:
             access = live.filesystem.access.with_policies(config.policies)
             before, live.policies = live.policies, config.policies
             dropped = await live.operations.adopt(access)
+            for error in config.left_out:
+                logger.warning("this does not count any more: %s", error)
             logger.info(
                 "the configuration was read again: %s; files that the kernel had to drop: %d",
                 _difference(*(_prefixes(p, access.visibility) for p in (before, live.policies))),

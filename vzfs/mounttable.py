@@ -99,7 +99,8 @@ def check_mountpoint(mountpoint: Path) -> None:
 
 def _is_dead(mountpoint: Path) -> bool:
     try:
-        mountpoint.stat()
+        # The kernel never answers this from what it remembers, as it may a stat.
+        os.statvfs(mountpoint)
     except OSError as error:
         return error.errno == errno.ENOTCONN
     return False

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vzfs.access import StoreOptions, Visibility
+from vzfs.cli.mounting import _reloading
 from vzfs.config import (
     DEFAULT_CACHE_SIZE,
     Config,
@@ -307,14 +308,51 @@ def test_a_subprefix_stays_in_its_bucket(tmp_path: Path) -> None:
             read(tmp_path, f'{store}{policy}"{wrong}"')
 
 
-def test_a_nickname_is_unique_over_all_files(tmp_path: Path) -> None:
-    """Two buckets of one nickname are an error that names the files of both."""
-    rule(tmp_path, '[[bucket]]\nnickname = "b"\nprefix = "s3://b/"\n', "conf.d/b.toml")
-
-    with pytest.raises(ConfigError, match=r"conf\.d/b\.toml and .*vzfs\.toml"):
-        read(tmp_path, '[[bucket]]\nnickname = "b"\nprefix = "s3://c/"\n')
+def test_a_nickname_is_unique_among_the_files_of_one_side(tmp_path: Path) -> None:
+    """Two buckets of one nickname are an error that names their files, if both are the administrator's, or the user's."""
+    bucket = '[[bucket]]\nnickname = "b"\nprefix = "s3://{}/"\n'
+    with pytest.raises(ConfigError, match=r"two buckets.*vzfs\.toml"):
+        read(tmp_path, bucket.format("b") + bucket.format("c"))
     unnamed = '[[bucket]]\nprefix = "s3://c/"\n'
     assert read(tmp_path, unnamed + unnamed).policies == []
+    rule(tmp_path, bucket.format("b"), "conf.d/a.toml")
+    rule(tmp_path, bucket.format("c"), "conf.d/b.toml")
+    with pytest.raises(ConfigError, match=r"conf\.d/a\.toml and .*conf\.d/b\.toml"):
+        read(tmp_path, "")
+
+
+def test_users_and_the_administrator_may_choose_the_same_nickname(tmp_path: Path) -> None:
+    """A policy names the bucket of its own side; a user's names the administrator's where the user has none."""
+    bucket = '[[bucket]]\nnickname = "{}"\nprefix = "s3://{}/"\n'
+    policy = '[[policy]]\nbucket = "{}"\n'
+    theirs = bucket.format("b", "theirs") + bucket.format("shared", "shared") + policy.format("b")
+    rule(tmp_path, theirs, "conf.d/a.toml")
+    mine = bucket.format("b", "mine") + policy.format("b") + policy.format("shared")
+    found = read(tmp_path, mine, allow=["s3://mine/x/=b"]).policies
+    assert [str(p.prefix) for p in found] == [
+        "s3://theirs/",
+        "s3://mine/",
+        "s3://shared/",
+        "s3://mine/x/",
+    ]
+
+
+def test_what_the_administrator_withdraws_closes_for_users_too(tmp_path: Path) -> None:
+    """When a running mount reads its files again, what a user allowed and may allow no more is left out and named, and the rest counts."""
+    theirs = '[[bucket]]\nnickname = "b"\nprefix = "s3://b/"\n[[policy]]\nbucket = "b"\nsubprefix = "{}/"\n'
+    mine = tmp_path / "vzfs.toml"
+    mine.write_text('[[policy]]\nbucket = "b"\nsubprefix = "x/y/"\n')
+    given = {"config": str(mine), "allow": ["s3://b/x/z/", "s3://b/w/"], "map_": []}
+    rule(tmp_path, "users-may-allow = false\n" + theirs.format("x") + theirs.format("w")[-42:])
+    again = _reloading("s3://repos/mine", given)
+    assert len(again().policies) == 5
+    assert not again().left_out
+    rule(tmp_path, "users-may-allow = false\n" + theirs.format("w"))
+    assert [str(p.prefix) for p in again().policies] == ["s3://b/w/", "s3://b/w/"]
+    assert [error.where for error in again().left_out] == ["s3://b/x/y/", "s3://b/x/z/"]
+    rule(tmp_path, "")
+    assert [str(p.prefix) for p in again().policies] == ["s3://b/x/z/", "s3://b/w/"]
+    assert ["does not exist" in error.what for error in again().left_out] == [True]
 
 
 def test_files_of_the_administrator_come_first_and_in_order(tmp_path: Path) -> None:

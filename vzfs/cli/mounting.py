@@ -169,7 +169,7 @@ def _reloading(source: str, given: dict[str, Any]) -> Callable[[], Config]:
     if credentials.startswith("file:"):
         same["credentials"] = "file:" + from_here(credentials.removeprefix("file:"))
     origin = from_here(source)
-    return lambda: configuration(origin, dict(same), environ)
+    return lambda: configuration(origin, dict(same), environ, lenient=True)
 
 
 def _serve(

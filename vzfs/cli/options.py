@@ -123,10 +123,14 @@ def take_store(given: dict[str, Any]) -> StoreOptions:
 
 
 def configuration(
-    source: str, given: dict[str, Any], environ: Mapping[str, str] = os.environ
+    source: str,
+    given: dict[str, Any],
+    environ: Mapping[str, str] = os.environ,
+    *,
+    lenient: bool = False,
 ) -> Config:
-    """Turn what the options of a command gave into a configuration. Raises ConfigError."""
+    """Turn what the options of a command gave into a configuration, as `load` does. Raises ConfigError."""
     store = take_store(given)
     if "map_" in given:
         given["map"] = given.pop("map_")
-    return load(source, Flags(store=store, **given), environ)
+    return load(source, Flags(store=store, **given), environ, lenient=lenient)

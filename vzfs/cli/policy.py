@@ -69,7 +69,7 @@ def policy() -> None:
 @_JSON
 def list_(*, config: str | None, as_json: bool) -> None:
     """Show every bucket and policy, the file that it stands in, and whether it counts."""
-    rules = load_rules(config, os.environ)
+    rules = load_rules(config, os.environ, lenient=True)
     counting = {id(p) for p in in_force(rules.policies)}
     buckets: list[dict[str, Any]] = [
         {
@@ -85,7 +85,12 @@ def list_(*, config: str | None, as_json: bool) -> None:
         _as_json(p) | {"effective": id(p) in counting} for p in rules.policies
     ]
     if as_json:
-        found = {"limited_by": rules.limited_by or None, "buckets": buckets, "policies": policies}
+        found = {
+            "limited_by": rules.limited_by or None,
+            "buckets": buckets,
+            "policies": policies,
+            "left_out": list(map(str, rules.left_out)),
+        }
         click.echo(json.dumps(found, indent=2))
         return
     if not buckets:
@@ -102,6 +107,8 @@ def list_(*, config: str | None, as_json: bool) -> None:
             who = "all users" if said["public"] else "yourself"
             _row(table, said["bucket"], said["prefix"], who, said)
         console().print(table)
+    for error in rules.left_out:
+        click.echo(f"does not count: {error}")
     if rules.limited_by:
         click.echo(f"users may allow no more than this: {rules.limited_by}")
 
@@ -216,12 +223,12 @@ def delete(
     entry = PolicyEntry(nickname, subprefix, public)
 
     def change(text: str) -> str:
-        rules = load_rules(config, os.environ, {target: text})
-        there = [p for p in rules.policies if p.origin == str(target)]
-        if entry not in map(_entry, there):
+        rules = load_rules(config, os.environ, {target: text}, lenient=True)
+        read = files.read_files(config, os.environ, {target: text})
+        if not any(entry in file.policies for file in read if file.path == target):
             raise _no_such_policy(entry, rules, target)
         text = editing.drop_policy(text, entry)
-        load_rules(config, os.environ, {target: text})
+        load_rules(config, os.environ, {target: text}, lenient=True)
         return text
 
     editing.rewrite(target, change)
@@ -273,7 +280,8 @@ def _bucket(
     if nickname is not None:
         if not is_nickname(nickname):
             raise click.UsageError(f"{nickname!r} is no nickname")
-        found = next((b for b in rules.buckets if b.nickname == nickname), None)
+        own_first = sorted(rules.buckets, key=lambda b: b.origin != str(target))
+        found = next((b for b in own_first if b.nickname == nickname), None)
         if found is None:
             return BucketConfig(place, store, nickname, str(target)), True
         _check_bucket(found, place, store, target)

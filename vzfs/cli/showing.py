@@ -233,7 +233,7 @@ def _print_info(report: dict[str, Any]) -> None:
                 plain(source["prefix"]),
                 str(source["objects"]),
                 str(source["chunks"]),
-                "yes" if source["readable"] == source["chunks"] else str(source["readable"]),
+                _share(source["readable"], source["chunks"]),
             )
         out.print(table)
         for refusal in dict.fromkeys(s["refusal"] for s in report["sources"] if s["refusal"]):
@@ -257,3 +257,10 @@ def _array_line(name: str, node: dict[str, Any]) -> str:
     counts = [f"{n} {kind}" for kind, n in node["chunks"].items() if n]
     counts += [f"{node['missing']} missing"] if node["missing"] else []
     return f"{name}  {dtype} {shape}  chunks: {', '.join(counts) or 'none'}"
+
+
+def _share(part: int, whole: int) -> str:
+    """Say how many of *whole* things are so: all, some or none."""
+    if part == whole:
+        return "yes"
+    return f"{part} of {whole}" if part else "no"

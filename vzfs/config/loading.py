@@ -51,7 +51,7 @@ class Config:
 
     *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
     amount. *redirect* is the web server that is to say where the repository is; until it has,
-    *repository* is its own address.
+    *repository* is its own address. *left_out* says which of the users' policies do not count.
     """
 
     source: str
@@ -60,6 +60,7 @@ class Config:
     store: StoreOptions = DEFAULT_STORE
     ref: RefSpec = DEFAULT_REF
     policies: Sequence[AccessPolicy] = ()
+    left_out: Sequence[ConfigError] = ()
     relocations: Sequence[Relocation] = ()
     cache_dir: Path | None = None
     cache_size: int = DEFAULT_CACHE_SIZE
@@ -143,10 +144,14 @@ class Flags:
     store: StoreOptions = DEFAULT_STORE
 
 
-def load(source: str, flags: Flags, environ: Mapping[str, str]) -> Config:
-    """Read the files, then the environment, then *flags*. Raises ConfigError."""
+def load(source: str, flags: Flags, environ: Mapping[str, str], *, lenient: bool = False) -> Config:
+    """Read the files, then the environment, then *flags*. Raises ConfigError.
+
+    If *lenient*, what users allow beyond the administrator is left out, and is no error.
+    """
     files = read_files(flags.config, environ)
-    rules = make_rules(files, flags.allow, checked_store(flags.store), environ)
+    store = checked_store(flags.store)
+    rules = make_rules(files, flags.allow, store, environ, lenient=lenient)
     values: dict[str, Any] = {}
     for file in files:
         values.update(file.values)
@@ -161,6 +166,7 @@ def load(source: str, flags: Flags, environ: Mapping[str, str]) -> Config:
         store=rules.store_for(repository),
         ref=_ref(flags),
         policies=rules.policies,
+        left_out=rules.left_out,
         relocations=[
             *(relocation for file in files for relocation in file.relocations),
             *(Relocation(*map(prefix_of, _split_map(pair))) for pair in flags.map),
@@ -182,13 +188,18 @@ def load(source: str, flags: Flags, environ: Mapping[str, str]) -> Config:
 
 
 def load_rules(
-    config: str | None, environ: Mapping[str, str], drafts: Mapping[Path, str] | None = None
+    config: str | None,
+    environ: Mapping[str, str],
+    drafts: Mapping[Path, str] | None = None,
+    *,
+    lenient: bool = False,
 ) -> Rules:
     """Return the rules of the files alone; *drafts* are texts that count in the place of files.
 
     Raises ConfigError.
     """
-    return make_rules(read_files(config, environ, drafts), (), DEFAULT_STORE, environ)
+    files = read_files(config, environ, drafts)
+    return make_rules(files, (), DEFAULT_STORE, environ, lenient=lenient)
 
 
 def parse_source(text: str) -> Prefix:

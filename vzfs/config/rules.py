@@ -8,7 +8,8 @@ read what they like.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from vzfs.access import AccessPolicy, BucketConfig, Coverage, StoreOptions, in_force
@@ -31,7 +32,8 @@ class Rules:
 
     Those that count are among them: of *policies* `in_force`, of *buckets* `is_overridden` tells.
     *limited_by* is the administrator's file that binds users, "" if none does. *default* are the
-    options of stores that no bucket describes.
+    options of stores that no bucket describes. *left_out* says of users' policies why they do not
+    count, where that is no reason to count none.
     """
 
     buckets: Sequence[BucketConfig]
@@ -40,6 +42,7 @@ class Rules:
     limited_by: str
     default: StoreOptions
     environ: Mapping[str, str]
+    left_out: Sequence[ConfigError] = ()
 
     def store_for(self, place: Prefix) -> StoreOptions:
         """Return the options of the closest bucket that covers *place*, else the default ones."""
@@ -74,8 +77,14 @@ def make_rules(
     allow: Sequence[str],
     default: StoreOptions,
     environ: Mapping[str, str],
+    *,
+    lenient: bool = False,
 ) -> Rules:
-    """Put together what *files* and the option `--allow` say. Raises ConfigError."""
+    """Put together what *files* and the option `--allow` say. Raises ConfigError.
+
+    What users allow must fit what the administrator says; if *lenient*, what does not is left out,
+    so that it closes in a mount that runs when the administrator changes their mind.
+    """
     files = list(files)
     administrators = frozenset(str(f.path) for f in files if f.is_administrators)
     limited_by = next((str(f.path) for f in files if not f.users_may_allow), "")
@@ -87,7 +96,8 @@ def make_rules(
         default=default,
         environ=environ,
     )
-    _check_nicknames(rules.buckets)
+    for is_theirs in (True, False):
+        _check_nicknames(b for b in rules.buckets if (b.origin in administrators) is is_theirs)
     # What binds users must not be sent elsewhere by a variable that they set.
     rules = dataclasses.replace(
         rules,
@@ -104,19 +114,27 @@ def make_rules(
         if file.is_administrators
         for entry in file.policies
     ]
-    ours = [
+    limits = Coverage((policy.prefix, policy) for policy in in_force(theirs))
+    makers: list[Callable[[], AccessPolicy]] = [
         *(
-            _policy(entry, file, rules)
+            functools.partial(_policy, entry, file, rules)
             for file in files
             if not file.is_administrators
             for entry in file.policies
         ),
-        *(_allowed(text, rules) for text in allow),
+        *(functools.partial(_allowed, text, rules) for text in allow),
     ]
-    if limited_by:
-        limits = Coverage((policy.prefix, policy) for policy in in_force(theirs))
-        ours = [_limited(policy, limits, limited_by) for policy in ours]
-    return dataclasses.replace(rules, policies=[*theirs, *ours])
+    ours = []
+    left_out = []
+    for make in makers:
+        try:
+            policy = make()
+            ours.append(_limited(policy, limits, limited_by) if limited_by else policy)
+        except ConfigError as error:
+            if not lenient:
+                raise
+            left_out.append(error)
+    return dataclasses.replace(rules, policies=[*theirs, *ours], left_out=left_out)
 
 
 def subprefix_of(bucket: Prefix, prefix: Prefix) -> str:
@@ -139,15 +157,17 @@ def _check_nicknames(buckets: Iterable[BucketConfig]) -> None:
             )
 
 
-def _bucket_named(nickname: str, buckets: Iterable[BucketConfig]) -> BucketConfig | None:
-    return next((b for b in buckets if b.nickname == nickname), None)
+def _bucket_named(nickname: str, rules: Rules) -> BucketConfig | None:
+    """Return the user's own bucket of that name, or else the administrator's."""
+    own_first = sorted(rules.buckets, key=lambda b: b.origin in rules.administrators)
+    return next((b for b in own_first if b.nickname == nickname), None)
 
 
 def _policy(entry: PolicyEntry, file: ConfigFile, rules: Rules) -> AccessPolicy:
     known = [
         b for b in rules.buckets if not file.is_administrators or b.origin in rules.administrators
     ]
-    bucket = _bucket_named(entry.bucket, known)
+    bucket = _bucket_named(entry.bucket, dataclasses.replace(rules, buckets=known))
     if bucket is None:
         raise ConfigError(
             ErrorKind.BAD_CONFIG,
@@ -188,7 +208,7 @@ def _allowed(text: str, rules: Rules) -> AccessPolicy:
     prefix = readable_prefix(absolute(place))
     if not separator:
         return AccessPolicy(prefix, rules.store_for(prefix), origin=OPTION)
-    bucket = _bucket_named(nickname, rules.buckets) if is_nickname(nickname) else None
+    bucket = _bucket_named(nickname, rules) if is_nickname(nickname) else None
     if bucket is None:
         raise ConfigError(
             ErrorKind.BAD_USAGE,
