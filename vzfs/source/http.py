@@ -55,16 +55,11 @@ class Http:
 
     async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
         """Raise SourceError: HTTP has no listings."""
-        raise SourceError(
-            ErrorKind.CANNOT_LIST,
-            "names on an HTTP server cannot be listed",
-            where=str(below),
-            advice="name a branch, a tag or a snapshot exactly",
-        )
+        raise _unlisted(below)
 
     def page(self, below: Prefix, body: bytes) -> Page:
-        """Raise: there are no listings to read."""
-        raise NotImplementedError
+        """Raise SourceError: there are no listings to read."""
+        raise _unlisted(below)
 
     def reach(self, root: Prefix, store: StoreOptions) -> Reach:
         """Say which addresses the user named: the host of the allowed prefix is one of them."""
@@ -95,3 +90,12 @@ class Http:
     def forget(self, store: StoreOptions) -> bool:
         """Forget the credentials of *store*; True if another attempt may have others."""
         return store.credentials is not None and self._keyring.forget(store, "http")
+
+
+def _unlisted(below: Prefix) -> SourceError:
+    return SourceError(
+        ErrorKind.CANNOT_LIST,
+        "names on an HTTP server cannot be listed",
+        where=str(below),
+        advice="name a branch, a tag or a snapshot exactly",
+    )
