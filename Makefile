@@ -19,7 +19,7 @@ help:
 
 test: lint
 	$(RUN) pytest -q -rs -n 2 --dist worksteal tests/pure tests/io
-	$(RUN) pytest -q -rs -n 2 --dist loadfile tests/mount
+	$(RUN) pytest -q -rs -n 2 --dist worksteal tests/mount
 
 demo:
 	$(RUN) python -m tests.demo
