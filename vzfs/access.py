@@ -174,6 +174,28 @@ class AuthorizedRange:
             checksum=self.checksum,
         )
 
+    def through(self, last: "AuthorizedRange") -> "AuthorizedRange":
+        """Return the proof for all bytes from the start of this range to the end of *last*, of the same object."""
+        first, end = self.range, last.range
+        is_same = (self.location, self.root, self.store, self.checksum) == (
+            last.location,
+            last.root,
+            last.store,
+            last.checksum,
+        )
+        if not is_same or first is None or end is None or end.end < first.end:
+            raise ValueError(f"{last!r} does not follow {self!r} in one object")
+        length = end.end - first.offset
+        return AuthorizedRange(
+            _MAKER,
+            location=self.location,
+            root=self.root,
+            store=self.store,
+            range_=ByteRange(first.offset, length),
+            max_length=length,
+            checksum=self.checksum,
+        )
+
 
 @final
 class AuthorizedPrefix:

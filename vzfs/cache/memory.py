@@ -30,7 +30,7 @@ class MemoryCache:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._buffers: OrderedDict[Hashable, bytes] = OrderedDict()
+        self._buffers: OrderedDict[Hashable, bytes | memoryview] = OrderedDict()
         self._held = 0
         self._hits = 0
         self._misses = 0
@@ -40,7 +40,11 @@ class MemoryCache:
         """Return the number of buffers held."""
         return len(self._buffers)
 
-    def get(self, key: Hashable) -> bytes | None:
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a buffer is held under *key*. Counts as no use."""
+        return key in self._buffers
+
+    def get(self, key: Hashable) -> bytes | memoryview | None:
         """Return the buffer put last under *key*, if it is still held."""
         data = self._buffers.get(key)
         if data is None:
@@ -53,23 +57,25 @@ class MemoryCache:
     def put(self, key: Hashable, data: bytes | memoryview) -> None:
         """Hold *data* under *key*, in place of what was there. What is larger than the whole cache is not held.
 
-        A view is copied: held as it is, it would keep alive the larger buffer that it looks into.
+        A view of a part of a larger buffer is copied: held as it is, it would keep all of it alive.
         """
         self.discard(key)
-        if memoryview(data).nbytes + OVERHEAD > self._max_bytes:
+        size = memoryview(data).nbytes
+        if size + OVERHEAD > self._max_bytes:
             return
-        self._buffers[key] = held = bytes(data)
-        self._held += len(held) + OVERHEAD
+        is_all = isinstance(data, bytes) or (data.readonly and memoryview(data.obj).nbytes == size)
+        self._buffers[key] = data if is_all else bytes(data)
+        self._held += size + OVERHEAD
         while self._held > self._max_bytes:
             _, oldest = self._buffers.popitem(last=False)
-            self._held -= len(oldest) + OVERHEAD
+            self._held -= memoryview(oldest).nbytes + OVERHEAD
             self._evicted += 1
 
     def discard(self, key: Hashable) -> None:
         """Forget *key*, if it is there."""
         data = self._buffers.pop(key, None)
         if data is not None:
-            self._held -= len(data) + OVERHEAD
+            self._held -= memoryview(data).nbytes + OVERHEAD
 
     def statistics(self) -> MemoryCacheStatistics:
         """Return the counts so far."""

@@ -52,11 +52,14 @@ class ArrayLayout:
     """The lattice of an array's chunks, and how they are named.
 
     *problem* is "" or says why chunks cannot be named; *grid* is then the best that is known.
+    *shard_index* says where a shard has its index, None if chunks are not shards that can be read in
+    parts.
     """
 
     grid: ChunkGrid
     key_encoding: ChunkKeyEncoding
     problem: str = ""
+    shard_index: Literal["start", "end"] | None = None
 
 
 class _Problem(Exception):
@@ -70,14 +73,16 @@ def parse_array_document(document: bytes, num_chunks: Sequence[int] | None = Non
     it must have the same number of dimensions, and it stands in for a grid that cannot be read.
     """
     grid, encoding = ChunkGrid(_bounded(num_chunks or ())), ChunkKeyEncoding()
+    shard_index = None
     try:
         fields = _load(document)
         encoding = _key_encoding(fields.get("chunk_key_encoding"))
         grid = _grid(fields)
         problem = _contradiction(grid, num_chunks)
+        shard_index = _shard_index(fields.get("codecs"))
     except _Problem as found:
         problem = str(found)
-    return ArrayLayout(grid, encoding, problem)
+    return ArrayLayout(grid, encoding, problem, shard_index)
 
 
 def _contradiction(grid: ChunkGrid, num_chunks: Sequence[int] | None) -> str:
@@ -136,6 +141,19 @@ def _key_encoding(value: object) -> ChunkKeyEncoding:
             return ChunkKeyEncoding(style, ".")
         case _:
             raise _Problem("the separator of chunk keys is neither '/' nor '.'")
+
+
+def _shard_index(codecs: object) -> Literal["start", "end"] | None:
+    """Return where chunks have the index of their inner chunks, if that is the last that is done to them."""
+    if not isinstance(codecs, list) or not codecs:
+        return None
+    try:
+        name, configuration = _named(codecs[-1], "codec")
+    except _Problem:
+        return None
+    if name != "sharding_indexed":
+        return None
+    return "start" if configuration.get("index_location") == "start" else "end"
 
 
 def _grid(fields: Mapping[str, object]) -> ChunkGrid:

@@ -6,7 +6,7 @@ needs to know of an array (its grid, its chunk keys, which manifests cover what)
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding
 
@@ -41,7 +41,8 @@ class Array:
     """An array: its documents, its chunk grid and keys, and the manifests that hold its refs.
 
     *id* names the array inside manifests. *problem* says why its chunks cannot be named (an
-    unknown chunk grid or key encoding); the documents are served all the same.
+    unknown chunk grid or key encoding); the documents are served all the same. *shard_index* is
+    where a chunk has the index of its inner chunks, None if it has none or is compressed as a whole.
     """
 
     path: str
@@ -51,6 +52,7 @@ class Array:
     key_encoding: ChunkKeyEncoding
     manifests: tuple[ManifestRef, ...]
     problem: str = ""
+    shard_index: Literal["start", "end"] | None = None
 
 
 type Node = Group | Array

@@ -89,6 +89,7 @@ def _array(id_: bytes, path: str, documents: dict[str, bytes], table: Table) -> 
         key_encoding=layout.key_encoding,
         manifests=manifests,
         problem=problem,
+        shard_index=layout.shard_index,
     )
 
 

@@ -1,0 +1,280 @@
+"""Read-ahead: what readers will ask for next is got before they do.
+
+Two habits are followed. Who walks through an array chunk by chunk gets the chunks that come next
+(`Walks` knows which). Who reads on through one large chunk, or a shard, gets what comes next in it,
+twice as far each time, until a jump. Nothing is got ahead of who reads here and there.
+
+How far ahead: not further than it takes that nobody waits. It begins small, grows when a reader
+finds what was predicted still on its way, and shrinks when what was got ahead is dropped unread.
+What is got ahead and not read yet takes at most *budget* bytes of memory in all.
+"""
+
+import dataclasses
+from collections import OrderedDict
+from typing import Final, NamedTuple
+
+import trio
+
+from vzfs.chunks.chunks import Chunks, Piece
+from vzfs.errors import VzfsError
+from vzfs.model.location import ByteRange
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.plan import block_of, pieces
+from vzfs.repository import ArrayRefs
+from vzfs.walks import Walks
+
+FIRST_REACH: Final = 4 * 2**20
+"""Bytes ahead of a walk at first."""
+FEWEST: Final = 4
+"""Chunks ahead of a walk at first, if that is more."""
+MOST: Final = 2048
+"""Chunks ahead of a walk."""
+MAX_ARRAYS: Final = 256
+"""Arrays whose walks are followed at a time; those touched last."""
+UNREAD_AFTER: Final = 15.0
+"""Seconds after which what was got ahead makes way for other predictions."""
+
+MAX_STREAMS: Final = 256
+"""Large chunks through which reads are followed at a time."""
+MAX_SHARDS: Final = 10_000
+"""Shards of which is known how they are read."""
+SLACK: Final = 2**20
+"""Bytes that a read may lie before or behind where the one before it ended: the kernel asks for the
+pieces of one read in any order."""
+LONGEST_STRIDE: Final = 32 * 2**20
+"""Bytes ahead of who reads on through one chunk."""
+
+type Key = tuple[bytes, tuple[int, ...]]
+"""A chunk: its array's id, and its coordinates."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class AheadStatistics:
+    """Pieces *sent* for, how many of them were *read*, and *awaited* (read before they had come).
+
+    *dropped* are those that nobody read for long. *unread* (bytes), *walks* and *streams* are of
+    the moment.
+    """
+
+    sent: int
+    read: int
+    awaited: int
+    dropped: int
+    unread: int
+    walks: int
+    streams: int
+
+
+class _Unread(NamedTuple):
+    piece: Piece
+    length: int
+    since: float
+
+
+class _Course:
+    """The walks through one array, and how many bytes they may be ahead of their readers."""
+
+    __slots__ = ("reach", "unread", "walks")
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.walks = Walks(shape)
+        self.reach = FIRST_REACH
+        self.unread = 0
+
+
+class _Stream:
+    """Reading on through one chunk: where it has come to, and up to where was sent for."""
+
+    __slots__ = ("got", "position", "stride")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.got = 0
+        self.stride = 0
+
+
+class ReadAhead:
+    """Gets ahead of everybody who reads *chunks*."""
+
+    def __init__(self, chunks: Chunks, budget: int) -> None:
+        self._chunks = chunks
+        self._budget = budget
+        self._courses: OrderedDict[bytes, _Course] = OrderedDict()
+        self._unread: OrderedDict[Key, _Unread] = OrderedDict()
+        self._held = 0
+        self._streams: OrderedDict[Key, _Stream] = OrderedDict()
+        self._is_whole: OrderedDict[Key, bool] = OrderedDict()
+        self._sent = self._read = self._awaited = self._dropped = 0
+
+    def statistics(self) -> AheadStatistics:
+        """Return the counts so far."""
+        return AheadStatistics(
+            sent=self._sent,
+            read=self._read,
+            awaited=self._awaited,
+            dropped=self._dropped,
+            unread=self._held,
+            walks=sum(len(course.walks) for course in self._courses.values()),
+            streams=len(self._streams),
+        )
+
+    def block(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef, offset: int) -> int:
+        """Return the length of the pieces in which the chunk at *coords* is read, 0 for the whole.
+
+        A shard is read by ranges, unless its beginning is read first: who wants inner chunks looks
+        into its index before, which lies at its end. One with the index in front is always read by
+        ranges.
+        """
+        index = refs.array.shard_index
+        if index is None:
+            return block_of(ref.length)
+        key = refs.array.id, coords
+        is_whole = self._is_whole.get(key)
+        if is_whole is None:
+            is_whole = offset == 0 and index == "end"
+            self._is_whole[key] = is_whole
+            if len(self._is_whole) > MAX_SHARDS:
+                self._is_whole.popitem(last=False)
+        return block_of(ref.length, is_shard=not is_whole)
+
+    def follow(
+        self,
+        refs: ArrayRefs,
+        coords: tuple[int, ...],
+        ref: ChunkRef,
+        offset: int,
+        size: int,
+        block: int,
+    ) -> None:
+        """Take note that *size* bytes from *offset* of a chunk are being read, and get what comes next."""
+        if ref.kind is ChunkKind.INLINE:
+            return
+        if block:
+            self._read_on(refs, coords, ref, offset, size, block)
+        elif not offset:
+            self._walk_on(refs, coords, ref)
+
+    # -- from chunk to chunk -------------------------------------------------------------------
+
+    def _walk_on(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> None:
+        array = refs.array
+        course = self._courses.get(array.id)
+        if course is None:
+            course = self._courses[array.id] = _Course(array.grid.shape)
+            if len(self._courses) > MAX_ARRAYS:
+                self._courses.popitem(last=False)
+        else:
+            self._courses.move_to_end(array.id)
+        unread = self._unread.pop((array.id, coords), None)
+        if unread is not None:
+            self._arrive(course, unread)
+        length = max(ref.length, 1)
+        limit = min(max(course.reach // length, FEWEST), self._share() // length, MOST)
+        following = course.walks.touch(coords, limit)
+        if following:
+            self._send_for(refs, course, following)
+
+    def _arrive(self, course: _Course, unread: _Unread) -> None:
+        """Learn from a reader who has come to what was got for it."""
+        self._read += 1
+        self._held -= unread.length
+        course.unread -= unread.length
+        state = self._chunks.state(unread.piece)
+        if state == "coming":
+            self._awaited += 1
+            course.reach = min(course.reach * 2, self._budget)
+        elif state == "gone":
+            # It was got too early: it had to make way before it was read.
+            course.reach = max(course.reach // 2, FIRST_REACH)
+
+    def _share(self) -> int:
+        """Return how many bytes ahead one array's walks may be: those that walk share the budget."""
+        busy = sum(1 for course in self._courses.values() if course.unread)
+        return self._budget // max(busy, 1)
+
+    def _send_for(self, refs: ArrayRefs, course: _Course, following: list[tuple[int, ...]]) -> None:
+        found: list[tuple[tuple[int, ...], ChunkRef]] = []
+        room = self._budget - self._held
+        for coords in following:
+            if not refs.is_loaded(coords):
+                break
+            try:
+                ref = refs.find(coords)
+            except VzfsError:
+                break
+            if ref is None or ref.kind is ChunkKind.INLINE or block_of(ref.length):
+                continue
+            if ref.length > room:
+                room += self._make_room(ref.length - room)
+                if ref.length > room:
+                    break
+            room -= ref.length
+            found.append((coords, ref))
+        now = trio.current_time()
+        wanted = [(ref, [ByteRange(0, ref.length)], near(refs, coords)) for coords, ref in found]
+        for number, piece in self._chunks.ahead(wanted):
+            coords, ref = found[number]
+            self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now)
+            self._sent += 1
+            self._held += ref.length
+            course.unread += ref.length
+
+    def _make_room(self, size: int) -> int:
+        """Drop what nobody has read for long, *size* bytes of it; return how many were dropped."""
+        dropped = 0
+        until = trio.current_time() - UNREAD_AFTER
+        while dropped < size and self._unread:
+            key, unread = next(iter(self._unread.items()))
+            if unread.since > until:
+                break
+            del self._unread[key]
+            self._held -= unread.length
+            dropped += unread.length
+            self._dropped += 1
+            self._chunks.drop(unread.piece)
+            course = self._courses.get(key[0])
+            if course is not None:
+                course.unread -= unread.length
+                course.reach = max(course.reach // 2, FIRST_REACH)
+                course.walks.waste(key[1])
+        return dropped
+
+    # -- on through one chunk ------------------------------------------------------------------
+
+    def _read_on(
+        self,
+        refs: ArrayRefs,
+        coords: tuple[int, ...],
+        ref: ChunkRef,
+        offset: int,
+        size: int,
+        block: int,
+    ) -> None:
+        key = refs.array.id, coords
+        stream = self._streams.get(key)
+        end = min(offset + size, ref.length)
+        if stream is None:
+            stream = self._streams[key] = _Stream()
+            if len(self._streams) > MAX_STREAMS:
+                self._streams.popitem(last=False)
+        else:
+            self._streams.move_to_end(key)
+        if not -SLACK <= offset - stream.position <= SLACK or (not stream.got and offset):
+            stream.position, stream.got, stream.stride = end, -(-end // block) * block, 0
+            return
+        stream.position = max(stream.position, end)
+        stream.got = max(stream.got, -(-stream.position // block) * block)
+        if stream.got - stream.position > stream.stride // 2:
+            return
+        most = max(min(LONGEST_STRIDE, self._budget), block)
+        stream.stride = min(max(2 * stream.stride, block), most)
+        until = min(stream.position + stream.stride, ref.length)
+        following = pieces(ref.length, stream.got, until - stream.got, block)
+        if following:
+            stream.got = following[-1].end
+            self._sent += len(self._chunks.ahead([(ref, following, near(refs, coords))]))
+
+
+def near(refs: ArrayRefs, coords: tuple[int, ...]) -> str:
+    """Return what the chunk at *coords* lies with: a thousand neighbours in its array."""
+    return f"{refs.array.id.hex()} {refs.array.grid.ravel(coords) >> 10}"

@@ -1,0 +1,609 @@
+"""Chunk reads: authorize, join the same bytes on their way or send for them, look in the caches.
+
+Each source byte of a cold chunk is got once: readers of a piece share one arrival, and what was got
+is kept in memory and on disk. What is read ahead comes the same way, only less urgently, and
+several pieces by one request where they lie near each other. A failure is remembered for an
+instant, because the kernel asks twice (read-ahead, then the read itself).
+
+Policy is asked before any cache is, and bytes that were under way when it changed are handed out
+only if it still allows them.
+
+Pieces are got by background tasks, so that a reader who gives up does not take the others along;
+what nobody wants any more is given up too. Everything between two `await`s is atomic; the tables
+here are touched only from the event loop.
+"""
+
+import dataclasses
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Literal, NamedTuple
+
+import trio
+
+from vzfs.access import Access, AuthorizedRange
+from vzfs.cache import DiskCache, EntryKey, MemoryCache
+from vzfs.chunks.arrivals import AbandonedError, Arrival, Buffer, Span, bare
+from vzfs.chunks.pins import Object, Pin, Pins, Place, fixed_version, object_of, place_of
+from vzfs.errors import AccessDenied, ErrorKind, SourceError
+from vzfs.model.location import ByteRange, Checksum
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.plan import parts, pieces, spans
+from vzfs.source import Fetcher, Urgency
+
+logger = logging.getLogger("vzfs.chunks")
+
+REMEMBER_FAILURE: Final = 0.5
+"""Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
+MAX_FAILURES: Final = 10_000
+SHELF: Final = 26
+"""Pieces from 64 MiB (2 to this power) of one object lie together in the disk cache."""
+
+_ITS_OWN: Final = frozenset({ErrorKind.SOURCE_MISMATCH, ErrorKind.EGRESS_SPENT})
+"""Troubles of one range, which say nothing of another in the same object."""
+
+type Piece = tuple[Place, int, int, Checksum | None]
+"""What identifies bytes within one mount: object, offset, length, and the version asked for."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ChunksStatistics:
+    """What reading chunks has cost so far; *in_flight* is of the moment.
+
+    Reads are answered from bytes in memory or on their way, or wait. Pieces come *from_disk* or are
+    *fetched*; *ahead* counts those of both that nobody had asked for when they were sent for, and
+    *joined* those of them that came by a request for several. *in_vain* are bytes between these.
+    """
+
+    reads: int
+    from_memory: int
+    from_disk: int
+    fetched: int
+    ahead: int
+    joined: int
+    in_vain: int
+    failed: int
+    in_flight: int
+
+
+class Wanted(NamedTuple):
+    """A piece and the proof that it may be read; *shelf* is where it lies in the disk cache."""
+
+    identity: Piece
+    proof: AuthorizedRange
+    kind: ChunkKind
+    near: str
+
+
+class _Order:
+    """Pieces of one object that are got together. *was_sought* once the disk was asked for them."""
+
+    __slots__ = ("arrivals", "scope", "urgency", "wanted", "was_sought")
+
+    def __init__(
+        self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
+    ) -> None:
+        self.wanted = wanted
+        self.arrivals = arrivals
+        self.urgency = urgency
+        self.scope = trio.CancelScope()
+        self.was_sought = False
+
+    def has_readers(self) -> bool:
+        return any(arrival.readers for arrival in self.arrivals)
+
+    def missing(self) -> list[tuple[Wanted, Arrival]]:
+        pairs = zip(self.wanted, self.arrivals, strict=True)
+        return [(wanted, arrival) for wanted, arrival in pairs if not arrival.has_ended]
+
+
+class _Reading:
+    """A read under way, and what ends it should policy change."""
+
+    __slots__ = ("ref", "scope")
+
+    def __init__(self, ref: ChunkRef) -> None:
+        self.ref = ref
+        self.scope = trio.CancelScope()
+
+
+class Chunks:
+    """Reads chunks for everybody who shares this mount, while `run` runs."""
+
+    def __init__(
+        self, fetcher: Fetcher, access: Access, memory: MemoryCache, disk: DiskCache | None
+    ) -> None:
+        self._fetcher = fetcher
+        self._access = access
+        self._memory = memory
+        self._disk = disk
+        self._pins = Pins(fetcher, disk)
+        self._reading: set[_Reading] = set()
+        self._arrivals: dict[Piece, tuple[Arrival, _Order]] = {}
+        self._failures: dict[Piece, tuple[float, SourceError]] = {}
+        self._background: trio.Nursery | None = None
+        self._counts = dict.fromkeys(
+            (
+                "reads",
+                "from_memory",
+                "from_disk",
+                "fetched",
+                "ahead",
+                "joined",
+                "in_vain",
+                "failed",
+            ),
+            0,
+        )
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Get what is asked for, until cancelled."""
+        async with trio.open_nursery() as self._background:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def statistics(self) -> ChunksStatistics:
+        """Return the counts so far."""
+        return ChunksStatistics(**self._counts, in_flight=len(self._arrivals))
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def peek(
+        self, ref: ChunkRef, offset: int, size: int, *, near: str = "", block: int = 0
+    ) -> Buffer | None:
+        """Return what `read` would, if it can be had without waiting; else None.
+
+        Raises AccessDenied where the location is not allowed.
+        """
+        if ref.kind is ChunkKind.INLINE:
+            self._counts["reads"] += 1
+            return ref.inline[offset : offset + size]
+        whole = self._access.authorize(ref)
+        found = pieces(ref.length, offset, size, block)
+        if len(found) != 1:
+            return None if found else b""
+        wanted = _wanted(whole, ref, found[0], near)
+        low = offset - found[0].offset
+        high = min(low + size, found[0].length)
+        data = self._have(wanted, low, high)
+        if data is not None:
+            self._counts["reads"] += 1
+            self._counts["from_memory"] += 1
+            return data
+        if wanted.identity in self._arrivals or self._disk is None:
+            return None
+        entry = self._entry(wanted)
+        data = None if entry is None else self._disk.peek(entry, self._shelf(wanted, entry.version))
+        if data is None:
+            return None
+        self._serve_pinned(wanted)
+        self._counts["reads"] += 1
+        self._counts["from_disk"] += 1
+        if len(data) > high - low:
+            self._memory.put(wanted.identity, data)
+        return memoryview(data)[low:high]
+
+    async def read(
+        self, ref: ChunkRef, offset: int, size: int, *, near: str = "", block: int = 0
+    ) -> Buffer:
+        """Return the bytes [offset, offset + size) of a chunk, fewer at its end.
+
+        *block* is the length of its pieces, 0 for a chunk that is one. *near* names chunks of the
+        repository's own that are read together. Raises AccessDenied where the location is not
+        allowed, SourceError where the source fails.
+        """
+        self._counts["reads"] += 1
+        if ref.kind is ChunkKind.INLINE:
+            return ref.inline[offset : offset + size]
+        while True:
+            whole = self._access.authorize(ref)
+            reading = _Reading(ref)
+            self._reading.add(reading)
+            try:
+                with reading.scope:
+                    data = await self._pieces(whole, ref, offset, size, near, block)
+                    if not reading.scope.cancel_called:
+                        return data
+            finally:
+                self._reading.remove(reading)
+
+    def adopt(self, access: Access) -> None:
+        """Let *access* decide from now on; a read under way that it decides otherwise begins anew."""
+        before, self._access = self._access, access
+        for reading in self._reading:
+            if not read_alike(reading.ref, before, access):
+                reading.scope.cancel()
+        # Nobody has asked for these, so nobody has to be told.
+        for _, order in list(self._arrivals.values()):
+            if not order.has_readers():
+                self._give_up(order)
+
+    async def _pieces(
+        self, whole: AuthorizedRange, ref: ChunkRef, offset: int, size: int, near: str, block: int
+    ) -> Buffer:
+        found = pieces(ref.length, offset, size, block)
+        read = []
+        for piece in found:
+            wanted = _wanted(whole, ref, piece, near)
+            low = max(offset - piece.offset, 0)
+            high = min(offset + size - piece.offset, piece.length)
+            read.append(await self._piece(wanted, low, high))
+        return read[0] if len(read) == 1 else b"".join(read)
+
+    async def _piece(self, wanted: Wanted, low: int, high: int) -> Buffer:
+        while True:
+            data = self._have(wanted, low, high)
+            if data is not None:
+                self._counts["from_memory"] += 1
+                return data
+            arrival, order = self._arrivals.get(wanted.identity) or self._send_for_one(wanted)
+            try:
+                return await arrival.reach(low, high)
+            except AbandonedError:
+                continue
+            except SourceError as error:
+                # Each reader raises one of its own: what is raised collects the frames of all.
+                raise bare(error) from None
+            finally:
+                if order.urgency is Urgency.DEMAND and not arrival.has_ended:
+                    if not order.has_readers():
+                        self._give_up(order)
+
+    def _have(self, wanted: Wanted, low: int, high: int) -> Buffer | None:
+        data = self._memory.get(wanted.identity)
+        if data is not None:
+            return memoryview(data)[low:high]
+        coming = self._arrivals.get(wanted.identity)
+        if coming is None:
+            return None
+        coming[0].was_wanted = True
+        return coming[0].have(low, high)
+
+    async def is_cached(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
+        """Whether the beginning of a chunk would be served without a request to its source."""
+        if ref.kind is ChunkKind.INLINE or ref.length == 0:
+            return True
+        whole = self._access.authorize(ref)
+        wanted = _wanted(whole, ref, pieces(ref.length, 0, 1, block)[0], near)
+        if self._memory.get(wanted.identity) is not None:
+            return True
+        if self._disk is None:
+            return False
+        entry = self._entry(wanted)
+        if entry is None and self._pins.known(object_of(wanted.proof)) is None:
+            version = await self._disk.last_version(self._pins.name(wanted.proof))
+            entry = None if version is None else self._entry(wanted, version)
+        return entry is not None and await self._disk.has(entry, self._shelf(wanted, entry.version))
+
+    # -- sending for pieces --------------------------------------------------------------------
+
+    def ahead(
+        self, chunks: Iterable[tuple[ChunkRef, Sequence[ByteRange], str]]
+    ) -> list[tuple[int, Piece]]:
+        """Get pieces of *chunks* before anybody asks: (ref, its pieces, near) each.
+
+        Returns the number, in *chunks*, and the identity of each piece that is sent for: what is
+        there, on its way or not allowed is left out.
+        """
+        objects: dict[Object, list[Wanted]] = {}
+        sent: dict[Piece, int] = {}
+        now = trio.current_time()
+        for number, (ref, ranges, near) in enumerate(chunks):
+            if ref.kind is ChunkKind.INLINE:
+                continue
+            try:
+                whole = self._access.authorize(ref)
+            except AccessDenied:
+                continue
+            for piece in ranges:
+                wanted = _wanted(whole, ref, piece, near)
+                identity = wanted.identity
+                failure = self._failures.get(identity)
+                if (
+                    identity in sent
+                    or identity in self._memory
+                    or identity in self._arrivals
+                    or (failure is not None and failure[0] > now)
+                ):
+                    continue
+                sent[identity] = number
+                objects.setdefault(object_of(wanted.proof), []).append(wanted)
+        for several in objects.values():
+            self._counts["ahead"] += len(several)
+            self._send_for(several, [Arrival(w.proof.max_length) for w in several], Urgency.AHEAD)
+        return [(number, identity) for identity, number in sent.items()]
+
+    def state(self, piece: Piece) -> Literal["here", "coming", "gone"]:
+        """Say where a piece is that was sent for: in memory, on its way, or neither any more."""
+        if piece in self._memory:
+            return "here"
+        return "coming" if piece in self._arrivals else "gone"
+
+    def drop(self, piece: Piece) -> None:
+        """Forget a piece that was got ahead, or give it up on its way, as nobody reads it."""
+        self._memory.discard(piece)
+
+    def _send_for_one(self, wanted: Wanted) -> tuple[Arrival, _Order]:
+        failure = self._failures.get(wanted.identity)
+        if failure is not None and failure[0] > trio.current_time():
+            raise bare(failure[1])
+        arrival = Arrival(wanted.proof.max_length)
+        return arrival, self._send_for([wanted], [arrival], Urgency.DEMAND)
+
+    def _send_for(
+        self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
+    ) -> _Order:
+        if self._background is None:
+            raise RuntimeError("chunks are read while run() runs")
+        order = _Order(wanted, arrivals, urgency)
+        for each, arrival in zip(wanted, arrivals, strict=True):
+            self._arrivals[each.identity] = arrival, order
+        self._background.start_soon(self._fill, order)
+        return order
+
+    def _give_up(self, order: _Order) -> None:
+        """Stop getting *order*; who asks from now on sends for it anew."""
+        self._forget(order)
+        order.scope.cancel()
+
+    def _forget(self, order: _Order) -> None:
+        for wanted, arrival in zip(order.wanted, order.arrivals, strict=True):
+            coming = self._arrivals.get(wanted.identity)
+            if coming is not None and coming[0] is arrival:
+                del self._arrivals[wanted.identity]
+
+    async def _fill(self, order: _Order) -> None:
+        """Get the pieces of *order*; whatever comes of it, those who wait are told."""
+        try:
+            with order.scope:
+                await self._get(order)
+        except SourceError as error:
+            self._fail(order, error)
+        except Exception:
+            # Nobody waits for this task alone, and it must not end a mount.
+            logger.exception("a chunk was not read: this is a bug in vzfs, please report it")
+            what = "a chunk could not be read, for a reason that the log has"
+            self._fail(order, SourceError(ErrorKind.BUG, what))
+        finally:
+            self._forget(order)
+            for _, arrival in order.missing():
+                arrival.fail(AbandonedError())
+
+    def _fail(self, order: _Order, error: SourceError) -> None:
+        missing = order.missing()
+        if error.kind in _ITS_OWN and len(order.wanted) > 1:
+            return  # whoever waits asks for what it wants alone
+        until = trio.current_time() + REMEMBER_FAILURE
+        for wanted, arrival in missing:
+            if arrival.was_wanted:
+                self._counts["failed"] += 1
+                if len(self._failures) >= MAX_FAILURES:
+                    self._failures.clear()
+                self._failures[wanted.identity] = until, bare(error)
+            arrival.fail(bare(error))
+
+    # -- getting -------------------------------------------------------------------------------
+
+    async def _get(self, order: _Order) -> None:
+        """Get what is missing of *order*, of one version.
+
+        Another task may pin a version, or give up a pin, at each `await`; what is not there by then
+        is got under the pin that counts.
+        """
+        first = order.wanted[0].proof
+        key = object_of(first)
+        fixed = fixed_version(first, order.wanted[0].kind)
+        while missing := order.missing():
+            pin = None if fixed is not None else await self._pins.find(first)
+            version = fixed if pin is None else pin.version
+            if version is not None and not order.was_sought:
+                missing = await self._from_disk(missing, version, pin)
+                if pin is not None and self._pins.known(key) is not pin:
+                    continue
+                if not missing:
+                    return
+                if pin is not None and pin.trouble is not None:
+                    # It has just been waited for; the next read asks again.
+                    trouble, pin.trouble = pin.trouble, None
+                    raise trouble
+            groups = list(spans([_range(wanted) for wanted, _ in missing]))
+            if len(groups) > 1:
+                self._divide(order, missing, groups)
+                return
+            try:
+                await self._fetch(order, missing, pin, fixed)
+            except SourceError as error:
+                if (
+                    error.kind is ErrorKind.SOURCE_CHANGED
+                    and pin
+                    and self._pins.gives_way(key, pin)
+                ):
+                    order.was_sought = False
+                    continue
+                raise
+
+    async def _from_disk(
+        self, missing: Sequence[tuple[Wanted, Arrival]], version: str, pin: Pin | None
+    ) -> list[tuple[Wanted, Arrival]]:
+        """Land what the disk cache has of *version*, as long as *pin* counts; return what it has not."""
+        if self._disk is None:
+            return list(missing)
+        rest = []
+        for wanted, arrival in missing:
+            entry = self._entry(wanted, version)
+            assert entry is not None  # noqa: S101 -- the version is known
+            data: Buffer | None = await self._disk.get(entry, self._shelf(wanted, version))
+            if pin is not None and self._pins.known(object_of(wanted.proof)) is not pin:
+                return rest
+            if data is None:
+                rest.append((wanted, arrival))
+                continue
+            if pin is not None:
+                pin.is_served, pin.trouble = True, None
+            self._counts["from_disk"] += 1
+            arrival.land(data)
+            self._keep(wanted, arrival)
+        return rest
+
+    def _divide(
+        self,
+        order: _Order,
+        missing: Sequence[tuple[Wanted, Arrival]],
+        groups: Iterable[Sequence[int]],
+    ) -> None:
+        """Make an order of each group, as they come by requests of their own."""
+        for group in groups:
+            some = [missing[i] for i in group]
+            part = self._send_for([w for w, _ in some], [a for _, a in some], order.urgency)
+            part.was_sought = True
+        divided = {id(arrival) for _, arrival in missing}
+        kept = [
+            p for p in zip(order.wanted, order.arrivals, strict=True) if id(p[1]) not in divided
+        ]
+        order.wanted, order.arrivals = [w for w, _ in kept], [a for _, a in kept]
+
+    async def _fetch(
+        self,
+        order: _Order,
+        missing: Sequence[tuple[Wanted, Arrival]],
+        pin: Pin | None,
+        fixed: str | None,
+    ) -> None:
+        first = missing[0][0].proof
+        if self._disk is not None:
+            await self._disk.wait_for_room(sum(wanted.proof.max_length for wanted, _ in missing))
+        versions: set[str] = set()
+
+        def admit(version: str) -> None:
+            """Take *version* for that of the object, or refuse it."""
+            versions.add(version)
+            if fixed is None:
+                self._pins.see(first, version)
+            elif len(versions) > 1:
+                # What the ref fixes does not change, but two tags for it may mean two objects.
+                raise SourceError(
+                    ErrorKind.SOURCE_CHANGED,
+                    "two versions of one object are given at the same time",
+                    where=str(first.location),
+                )
+
+        ask = functools.partial(
+            self._fetcher.fetch,
+            pinned=None if pin is None else pin.version,
+            urgency=order.urgency,
+        )
+        if len(missing) > 1:
+            last = max((wanted for wanted, _ in missing), key=lambda wanted: _range(wanted).end)
+            whole = first.through(last.proof)
+            start = _range(missing[0][0]).offset
+            places = [(_range(w).offset - start, arrival) for w, arrival in missing]
+            wanted_of = {id(arrival): wanted for wanted, arrival in missing}
+            self._counts["joined"] += len(missing)
+            self._counts["in_vain"] += whole.max_length - sum(a.length for _, a in missing)
+            self._counts["fetched"] += len(missing)
+            span = Span(
+                whole.max_length, places, admit, lambda a: self._keep_new(wanted_of[id(a)], a)
+            )
+            await ask(whole, sink=span)
+            return
+        wanted, arrival = missing[0]
+        arrival.begin_again()
+        shares = parts(arrival.length, self._fetcher.pace(first).bandwidth)
+        self._counts["fetched"] += 1
+        if len(shares) == 1:
+            await ask(first, sink=arrival.part(0, arrival.length, admit))
+        else:
+            sinks = [arrival.part(share.offset, share.length, admit) for share in shares]
+            await _all(
+                functools.partial(ask, first.part(share), sink=sink)
+                for share, sink in zip(shares, sinks, strict=True)
+            )
+        arrival.landed()
+        self._keep_new(wanted, arrival)
+
+    # -- keeping -------------------------------------------------------------------------------
+
+    def _keep(self, wanted: Wanted, arrival: Arrival) -> None:
+        """Have what has landed served from memory."""
+        self._memory.put(wanted.identity, arrival.landed())
+        coming = self._arrivals.get(wanted.identity)
+        if coming is not None and coming[0] is arrival:
+            del self._arrivals[wanted.identity]
+
+    def _keep_new(self, wanted: Wanted, arrival: Arrival) -> None:
+        """Have what was fetched served from memory and written to the disk cache."""
+        self._keep(wanted, arrival)
+        if self._disk is None:
+            return
+        entry = self._entry(wanted)
+        if entry is None:
+            return
+        pin = self._pins.known(object_of(wanted.proof))
+        record = None
+        if pin is not None and not pin.is_recorded:
+            record, pin.is_recorded = entry.location, True
+        self._disk.store(
+            entry, arrival.landed(), shelf=self._shelf(wanted, entry.version), record=record
+        )
+
+    def _serve_pinned(self, wanted: Wanted) -> None:
+        pin = self._pins.known(object_of(wanted.proof))
+        if pin is not None:
+            pin.is_served, pin.trouble = True, None
+
+    def _entry(self, wanted: Wanted, version: str | None = None) -> EntryKey | None:
+        """Return under what a piece is in the disk cache, None if its version is not known."""
+        if version is None:
+            version = fixed_version(wanted.proof, wanted.kind)
+        if version is None:
+            pin = self._pins.known(object_of(wanted.proof))
+            if pin is None:
+                return None
+            version = pin.version
+        _, offset, length, _ = wanted.identity
+        return EntryKey(self._pins.name(wanted.proof), version, offset, length)
+
+    def _shelf(self, wanted: Wanted, version: str) -> str:
+        """Return what a piece lies with in the disk cache: its neighbours in the object, or in the array."""
+        if wanted.kind is ChunkKind.NATIVE:
+            return wanted.near
+        return f"{self._pins.name(wanted.proof)} {version} {wanted.identity[1] >> SHELF}"
+
+
+async def _all(calls: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    """Make *calls* at the same time. Raises the SourceError of the first that fails, and ends the others."""
+    errors: list[SourceError] = []
+
+    async def make(call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await call()
+        except SourceError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(make, call)
+    if errors:
+        raise errors[0]
+
+
+def read_alike(ref: ChunkRef, before: Access, after: Access) -> bool:
+    """Whether a chunk may be read under *after*, at the same place as under *before*."""
+    if ref.kind is ChunkKind.INLINE:
+        return True
+    try:
+        return place_of(before.authorize(ref)) == place_of(after.authorize(ref))
+    except AccessDenied:
+        return False
+
+
+def _wanted(whole: AuthorizedRange, ref: ChunkRef, piece: ByteRange, near: str) -> Wanted:
+    proof = whole if piece.length == ref.length else whole.part(piece)
+    identity = place_of(proof), ref.offset + piece.offset, piece.length, proof.checksum
+    return Wanted(identity, proof, ref.kind, near)
+
+
+def _range(wanted: Wanted) -> ByteRange:
+    _, offset, length, _ = wanted.identity
+    return ByteRange(offset, length)
