@@ -9,6 +9,7 @@ Pieces are got by requests. Those that lie near each other in one object come by
 large piece comes by several at once (`parts`), where one connection would take long.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -22,10 +23,16 @@ ms."""
 SHARD_BLOCK: Final = 256 * 2**10
 """Bytes of a piece of a shard, whose inner chunks are tens to hundreds of KiB."""
 
-MAX_SPAN: Final = 4 * 2**20
+SHORTEST_SPAN: Final = 2**20
+LONGEST_SPAN: Final = 8 * 2**20
 """Bytes of a request for several pieces: the first of them should not wait long for the last."""
-MAX_GAP: Final = 64 * 2**10
+SPAN_LATENCIES: Final = 1.5
+"""How long its body should take, in latencies of its host: so few requests are under way at a time
+that each costs little, and enough that their waiting overlaps."""
+LARGEST_GAP: Final = 256 * 2**10
 """Bytes between two pieces that are got in vain rather than asking twice."""
+GAP_LATENCIES: Final = 1 / 32
+"""How long it should take to get them in vain."""
 GAP_SHARE: Final = 16
 """Of how many bytes one may be got in vain."""
 
@@ -64,27 +71,27 @@ def parts(length: int, bandwidth: float) -> list[ByteRange]:
     """
     count = max(int(length // max(bandwidth * PART_SECONDS, MIN_PART)), 1)
     bounds = [length * i // count for i in range(count + 1)]
-    return [ByteRange(low, high - low) for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [ByteRange(low, high - low) for low, high in itertools.pairwise(bounds)]
 
 
-def spans(ranges: Sequence[ByteRange]) -> Iterator[list[int]]:
+def spans(ranges: Sequence[ByteRange], latency: float, bandwidth: float) -> Iterator[list[int]]:
     """Yield which of *ranges*, all of one object, come by one request each: their numbers, by offset.
 
-    A request has at most `MAX_SPAN` bytes, unless one range alone is larger, and of `GAP_SHARE`
-    bytes at most one that nobody wants.
+    *latency*, in seconds to the first byte, and *bandwidth*, in bytes/s of one connection, are what
+    their host was seen to give. A request for several has of `GAP_SHARE` bytes at most one that
+    nobody wants.
     """
+    meanwhile = latency * bandwidth
+    longest = min(max(SPAN_LATENCIES * meanwhile, SHORTEST_SPAN), LONGEST_SPAN)
+    largest = min(GAP_LATENCIES * meanwhile, LARGEST_GAP)
     order = sorted(range(len(ranges)), key=lambda i: ranges[i].offset)
     group: list[int] = []
     start = end = in_vain = 0
     for i in order:
         piece = ranges[i]
         gap = max(piece.offset - end, 0)
-        is_near = (
-            gap <= MAX_GAP
-            and max(piece.end, end) - start <= MAX_SPAN
-            and (in_vain + gap) * GAP_SHARE <= max(piece.end, end) - start
-        )
-        if group and not is_near:
+        length = max(piece.end, end) - start
+        if group and (gap > largest or length > longest or (in_vain + gap) * GAP_SHARE > length):
             yield group
             group = []
         if not group:
@@ -94,3 +101,13 @@ def spans(ranges: Sequence[ByteRange]) -> Iterator[list[int]]:
         in_vain += gap
     if group:
         yield group
+
+
+def gaps(ranges: Sequence[ByteRange]) -> int:
+    """Return how many bytes between the first and the last of *ranges*, sorted by offset, are in none."""
+    found = 0
+    end = ranges[0].offset if ranges else 0
+    for piece in ranges:
+        found += max(piece.offset - end, 0)
+        end = max(end, piece.end)
+    return found

@@ -7,16 +7,16 @@ import pytest
 import trio
 
 from tests.fakes import FakeSource
-from vzfs import chunks
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, EntryKey, MemoryCache
-from vzfs.chunks import REMEMBER_FAILURE, Chunks
+from vzfs.chunks import Chunks
+from vzfs.chunks.chunks import REMEMBER_FAILURE
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
-from vzfs.plan import BLOCK, WHOLE_LIMIT
-from vzfs.source import Fetched
+from vzfs.plan import BLOCK, WHOLE_LIMIT, block_of
+from vzfs.source import Fetched, Pace, Sink, Urgency
 
 URL = "s3://b/data/x"
 DATA = bytes(range(256)) * 4
@@ -45,12 +45,12 @@ class Reader:
         self.chunks = Chunks(source, access, MemoryCache(64 * MIB), self.disk)
 
     async def read(self, wanted: ChunkRef, offset: int = 0, size: int = 2**40) -> bytes:
-        return bytes(await self.chunks.read(wanted, offset, size))
+        return bytes(await self.chunks.read(wanted, offset, size, block=block_of(wanted.length)))
 
     async def written(self) -> None:
         """Wait until what was fetched is on disk."""
         with trio.fail_after(10):
-            await self.chunks.written()
+            await self.disk.written()
 
 
 @pytest.fixture(name="source")
@@ -254,6 +254,7 @@ async def test_a_large_chunk_is_fetched_in_blocks(source: FakeSource, new_reader
     """Of a chunk over the limit only the blocks that a read touches are fetched, each once."""
     large = bytes(WHOLE_LIMIT // 2) + bytes([7]) * (WHOLE_LIMIT // 2) + b"end"
     source.put(URL, large)
+    source.speed = Pace(0.0, 1e12)
     reader = await new_reader()
     wanted = ref(0, len(large))
 
@@ -332,50 +333,6 @@ async def wait_until_held(source: FakeSource, count: int) -> None:
             await trio.sleep(0.001)
 
 
-async def test_what_is_not_yet_on_disk_is_served_from_memory(
-    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A chunk that the memory cache let go before it was written is not fetched again."""
-    reader = await new_reader(tmp_path)
-    reader.chunks._memory = MemoryCache(0)
-    blocked = trio.Event()
-    put = DiskCache.put
-
-    async def slow(self: DiskCache, *args: object) -> None:
-        await blocked.wait()
-        await put(self, *args)
-
-    monkeypatch.setattr(DiskCache, "put", slow)
-    for _ in range(3):
-        assert await reader.read(ref(0, 100)) == DATA[:100]
-    assert len(source.fetched) == 1
-    blocked.set()
-    await reader.written()
-    assert await reader.read(ref(0, 100)) == DATA[:100]
-    assert len(source.fetched) == 1
-
-
-async def test_a_cache_that_raises_ends_nothing(
-    source: FakeSource,
-    new_reader: Callable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    """Even a bug in the disk cache costs no read and does not end what serves the others."""
-    reader = await new_reader(tmp_path)
-
-    async def fail(self: DiskCache, *args: object) -> None:
-        raise OverflowError
-
-    monkeypatch.setattr(DiskCache, "put", fail)
-    assert await reader.read(ref(0, 100)) == DATA[:100]
-    await reader.written()
-    assert await reader.read(ref(100, 100)) == DATA[100:200]
-    await reader.written()
-    assert "a chunk was not cached" in caplog.text
-
-
 async def test_two_first_fetches_of_two_versions_are_not_both_served(
     source: FakeSource, new_reader: Callable
 ) -> None:
@@ -383,10 +340,14 @@ async def test_two_first_fetches_of_two_versions_are_not_both_served(
     reader = await new_reader()
     versions = iter(['"old"', '"new"'])
 
-    async def racing(wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    async def racing(
+        wanted: AuthorizedRange, pinned: str | None, *, sink: Sink, urgency: Urgency
+    ) -> Fetched:
         version = next(versions)
         await both.arrive()
-        return Fetched(bytes(wanted.max_length), version)
+        buffer = sink.begin(version)
+        sink.came(len(buffer))
+        return Fetched(buffer, version)
 
     both = Meeting(2)
     source.fetch = racing
@@ -462,32 +423,6 @@ async def test_one_name_at_two_endpoints_is_two_objects(
         assert len(source.fetched) == 3
 
 
-async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
-    source: FakeSource,
-    new_reader: Callable,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """What waits for the disk is bounded; a fetch waits a moment for room, and is served uncached if there is none."""
-    monkeypatch.setattr(chunks, "MAX_UNWRITTEN", 150)
-    monkeypatch.setattr(chunks, "MAX_DELAY", 0.01)
-    reader = await new_reader(tmp_path)
-    blocked = trio.Event()
-    put = DiskCache.put
-
-    async def slow(self: DiskCache, *args: object) -> None:
-        await blocked.wait()
-        await put(self, *args)
-
-    monkeypatch.setattr(DiskCache, "put", slow)
-    for offset in (0, 100, 200):
-        assert await reader.read(ref(offset, 100)) == DATA[offset : offset + 100]
-    assert reader.chunks.statistics().unwritten == 100
-    blocked.set()
-    await reader.written()
-    assert reader.disk.statistics().writes == 1
-
-
 async def test_a_version_that_a_server_confirmed_binds_before_it_is_served(
     source: FakeSource, new_reader: Callable, tmp_path: Path
 ) -> None:
@@ -522,8 +457,8 @@ async def test_what_came_from_the_cache_too_late_is_not_served(
     source.put(URL, DATA[::-1])
     get, found, go_on = DiskCache.get, trio.Event(), trio.Event()
 
-    async def late(self: DiskCache, key: EntryKey) -> bytes | None:
-        data = await get(self, key)
+    async def late(self: DiskCache, key: EntryKey, shelf: str = "") -> bytes | None:
+        data = await get(self, key, shelf)
         if key.offset == 0:
             found.set()
             await go_on.wait()
@@ -607,7 +542,7 @@ async def test_a_policy_that_says_another_endpoint_means_another_object(
     assert await reader.read(ref(0, 100)) == DATA[::-1][:100]
 
 
-async def away(wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+async def away(wanted: AuthorizedRange, *args: object, **kwargs: object) -> Fetched:
     raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "away", where=str(wanted.location))
 
 

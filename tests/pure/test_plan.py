@@ -1,6 +1,6 @@
 """Which requests are made for the pieces that are wanted."""
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 from hypothesis import given
@@ -10,12 +10,13 @@ from vzfs.model.location import ByteRange
 from vzfs.plan import (
     BLOCK,
     GAP_SHARE,
-    MAX_GAP,
-    MAX_SPAN,
+    LARGEST_GAP,
+    LONGEST_SPAN,
     MIN_PART,
     SHARD_BLOCK,
     WHOLE_LIMIT,
     block_of,
+    gaps,
     parts,
     pieces,
     spans,
@@ -83,31 +84,42 @@ def test_a_slow_connection_is_one_of_many() -> None:
     assert len(parts(8 * MIB, 2e9)) == 1
 
 
-@given(st.lists(st.tuples(st.integers(0, 50 * MIB), st.integers(1, 5 * MIB)), max_size=40))
-def test_spans_have_every_range_once_and_little_else(ranges: list[tuple[int, int]]) -> None:
+@given(
+    st.lists(st.tuples(st.integers(0, 50 * MIB), st.integers(1, 5 * MIB)), max_size=40),
+    st.floats(1e-5, 10),
+    st.floats(1e4, 1e11),
+)
+def test_spans_have_every_range_once_and_little_else(
+    ranges: list[tuple[int, int]], latency: float, bandwidth: float
+) -> None:
     """Each range is in one request, none of which is too long or has too much that nobody wants."""
     wanted = [ByteRange(offset, length) for offset, length in ranges]
-    groups = list(spans(wanted))
+    groups = list(spans(wanted, latency, bandwidth))
     assert sorted(i for group in groups for i in group) == list(range(len(wanted)))
     for group in groups:
         members = [wanted[i] for i in group]
         assert members == sorted(members, key=lambda r: r.offset)
-        low, high = members[0].offset, max(r.end for r in members)
-        assert len(group) == 1 or high - low <= MAX_SPAN
-        gap = 0
-        end = low
-        for member in members:
-            gap += max(member.offset - end, 0)
-            assert member.offset - end <= MAX_GAP
-            end = max(end, member.end)
-        assert gap * GAP_SHARE <= high - low
+        length = max(r.end for r in members) - members[0].offset
+        assert len(group) == 1 or length <= LONGEST_SPAN
+        assert gaps(members) * GAP_SHARE <= length
+        ends = accumulate((r.end for r in members), max)
+        assert all(b.offset - end <= LARGEST_GAP for end, b in zip(ends, members[1:], strict=False))
 
 
 def test_neighbours_come_by_one_request_and_strangers_by_their_own() -> None:
-    """Adjacent chunks share a request up to its length; what lies every tenth place does not."""
-    adjacent = [ByteRange(i * 40 * KIB, 40 * KIB) for i in range(64)]
-    assert [len(group) for group in spans(adjacent)] == [64]
-    assert [len(group) for group in spans(adjacent * 2)] == [128]
-    many = [ByteRange(i * 40 * KIB, 40 * KIB) for i in range(1000)]
-    assert len(list(spans(many))) == 10
-    assert [len(group) for group in spans(adjacent[::10])] == [1] * 7
+    """Adjacent chunks share requests of some latencies' length; what lies every tenth place does not."""
+    adjacent = [ByteRange(i * 40 * KIB, 40 * KIB) for i in range(1000)]
+    assert [len(group) for group in spans(adjacent[:64], 0.025, 90e6)] == [64]
+    assert [len(group) for group in spans(adjacent[:64] * 2, 0.025, 90e6)] == [128]
+    assert len(list(spans(adjacent, 0.025, 90e6))) == 13
+    assert len(list(spans(adjacent, 0.0003, 1e9))) == 40
+    assert len(list(spans(adjacent, 0.2, 90e6))) == 5
+    assert [len(group) for group in spans(adjacent[:64:10], 0.025, 90e6)] == [1] * 7
+
+
+@given(st.lists(st.tuples(st.integers(0, 300), st.integers(1, 50)), max_size=10))
+def test_gaps_are_the_bytes_that_no_range_has(ranges: list[tuple[int, int]]) -> None:
+    """What lies between the first and the last byte and in no range is counted once."""
+    wanted = sorted((ByteRange(*r) for r in ranges), key=lambda r: r.offset)
+    held = {i for r in wanted for i in range(r.offset, r.end)}
+    assert gaps(wanted) == (max(held) + 1 - min(held) - len(held) if held else 0)

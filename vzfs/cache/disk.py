@@ -135,10 +135,10 @@ class DiskCache:
 
     # -- entries -------------------------------------------------------------------------------
 
-    async def get(self, key: EntryKey) -> bytes | None:
+    async def get(self, key: EntryKey, shelf: str = "") -> bytes | memoryview | None:
         """Return the bytes of *key*, or None for every reason not to have them. Never raises."""
-        data = None
-        if key.is_storable:
+        data = self.peek(key)
+        if data is None and key.is_storable:
             where = f"{key.location} {key.offset}+{key.length}"
             data = await self._read(where, self._load, key)
         if data is None:
@@ -148,7 +148,29 @@ class DiskCache:
             self._bytes_read += len(data)
         return data
 
-    async def has(self, key: EntryKey) -> bool:
+    def peek(self, key: EntryKey, shelf: str = "") -> bytes | None:
+        return getattr(self, "_unwritten", {}).get(key)
+
+    def store(
+        self, key: EntryKey, data: bytes | memoryview, *, shelf: str = "", record: str | None = None
+    ) -> bool:
+        self._unwritten = getattr(self, "_unwritten", {})
+        self._records = getattr(self, "_records", {})
+        self._unwritten[key] = data
+        self._records[key] = record
+        return True
+
+    async def written(self) -> None:
+        for key, data in list(getattr(self, "_unwritten", {}).items()):
+            if self._records[key]:
+                await self.remember_version(self._records[key], key.version)
+            await self.put(key, data)
+            del self._unwritten[key]
+
+    async def wait_for_room(self, size: int) -> None:
+        pass
+
+    async def has(self, key: EntryKey, shelf: str = "") -> bool:
         """Whether there is an entry for *key*, unread and unverified. Counts as no use. Never raises."""
         if not key.is_storable:
             return False

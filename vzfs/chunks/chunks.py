@@ -28,7 +28,7 @@ from vzfs.chunks.pins import Object, Pin, Pins, Place, fixed_version, object_of,
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import ByteRange, Checksum
 from vzfs.model.manifest import ChunkKind, ChunkRef
-from vzfs.plan import parts, pieces, spans
+from vzfs.plan import gaps, parts, pieces, spans
 from vzfs.source import Fetcher, Urgency
 
 logger = logging.getLogger("vzfs.chunks")
@@ -244,10 +244,11 @@ class Chunks:
             except SourceError as error:
                 # Each reader raises one of its own: what is raised collects the frames of all.
                 raise bare(error) from None
-            finally:
-                if order.urgency is Urgency.DEMAND and not arrival.has_ended:
-                    if not order.has_readers():
-                        self._give_up(order)
+            except trio.Cancelled:
+                is_unwanted = not arrival.has_ended and not order.has_readers()
+                if is_unwanted and order.urgency is Urgency.DEMAND:
+                    self._give_up(order)
+                raise
 
     def _have(self, wanted: Wanted, low: int, high: int) -> Buffer | None:
         data = self._memory.get(wanted.identity)
@@ -406,12 +407,14 @@ class Chunks:
                     # It has just been waited for; the next read asks again.
                     trouble, pin.trouble = pin.trouble, None
                     raise trouble
-            groups = list(spans([_range(wanted) for wanted, _ in missing]))
+            ranges = [_range(wanted) for wanted, _ in missing]
+            groups = list(spans(ranges, *self._fetcher.pace(first)))
             if len(groups) > 1:
                 self._divide(order, missing, groups)
                 return
+            together = [missing[i] for i in groups[0]]
             try:
-                await self._fetch(order, missing, pin, fixed)
+                await self._fetch(order, together, pin, fixed)
             except SourceError as error:
                 if (
                     error.kind is ErrorKind.SOURCE_CHANGED
@@ -428,7 +431,7 @@ class Chunks:
         """Land what the disk cache has of *version*, as long as *pin* counts; return what it has not."""
         if self._disk is None:
             return list(missing)
-        rest = []
+        rest: list[tuple[Wanted, Arrival]] = []
         for wanted, arrival in missing:
             entry = self._entry(wanted, version)
             assert entry is not None  # noqa: S101 -- the version is known
@@ -469,6 +472,7 @@ class Chunks:
         pin: Pin | None,
         fixed: str | None,
     ) -> None:
+        """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
         first = missing[0][0].proof
         if self._disk is not None:
             await self._disk.wait_for_room(sum(wanted.proof.max_length for wanted, _ in missing))
@@ -499,7 +503,7 @@ class Chunks:
             places = [(_range(w).offset - start, arrival) for w, arrival in missing]
             wanted_of = {id(arrival): wanted for wanted, arrival in missing}
             self._counts["joined"] += len(missing)
-            self._counts["in_vain"] += whole.max_length - sum(a.length for _, a in missing)
+            self._counts["in_vain"] += gaps([_range(w) for w, _ in missing])
             self._counts["fetched"] += len(missing)
             span = Span(
                 whole.max_length, places, admit, lambda a: self._keep_new(wanted_of[id(a)], a)
