@@ -27,7 +27,7 @@ from vzfs.model.location import Checksum, ETag, LastModified, Location
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.plan import pieces
 from vzfs.repository.storage import AWAY
-from vzfs.source import Fetched, Fetcher
+from vzfs.source import Fetcher
 
 logger = logging.getLogger("vzfs.chunks")
 
@@ -221,7 +221,7 @@ class Chunks:
         entry = _entry(wanted, version)
         data = await self._from_disk(entry)
         if data is None:
-            data = (await self._fetch(wanted, None)).data
+            data, _ = await self._fetch(wanted, None)
             self._store(entry, data)
         return data
 
@@ -246,19 +246,19 @@ class Chunks:
                     trouble, pin.trouble = pin.trouble, None
                     raise trouble
             try:
-                fetched = await self._fetch(wanted, None if pin is None else pin.version)
+                data, version = await self._fetch(wanted, None if pin is None else pin.version)
             except SourceError as error:
                 if error.kind is ErrorKind.SOURCE_CHANGED and pin and self._gives_way(key, pin):
                     continue
                 raise
-            pin = self._pins.setdefault(key, _Pin(fetched.version, is_seen=True))
-            if pin.version != fetched.version:
-                raise _changed(wanted, pin.version, fetched.version)
+            pin = self._pins.setdefault(key, _Pin(version, is_seen=True))
+            if pin.version != version:
+                raise _changed(wanted, pin.version, version)
             pin.is_seen = pin.is_served = True
             record = None if pin.is_recorded else _record(wanted)
             pin.is_recorded = True
-            self._store(_entry(wanted, pin.version), fetched.data, record)
-            return fetched.data
+            self._store(_entry(wanted, pin.version), data, record)
+            return data
 
     def _gives_way(self, key: Object, pin: _Pin) -> bool:
         """Whether *pin*, of which the source says that it is no longer current, binds nobody any more.
@@ -312,11 +312,11 @@ class Chunks:
                 error,
             )
 
-    async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
+    async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> tuple[bytes, str]:
         await self._wait_for_room(wanted.max_length)
         fetched = await self._fetcher.fetch(wanted, pinned)
         self._counts["fetched"] += 1
-        return fetched
+        return bytes(fetched.data), fetched.version
 
     # -- the disk cache ------------------------------------------------------------------------
 
