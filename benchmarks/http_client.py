@@ -75,9 +75,9 @@ async def make(
 ) -> Callable[[], Awaitable[object]]:
     """Return what fetches the object once."""
     if way == "vzfs":
-        from vzfs.source import Source
+        from vzfs.source import Places, Source
 
-        source = Source(limiter=trio.CapacityLimiter(96))
+        source = Source(places=Places(256))
         await background.start(source.run)
         return functools.partial(source.fetch, authorized(url, 0, size))
     if way == "obstore":

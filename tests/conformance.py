@@ -22,7 +22,7 @@ from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
-from vzfs.source import Fetched, Fetcher
+from vzfs.source import Fetched, Fetcher, Urgency
 
 ENVIRONMENT = StoreOptions()
 DATA = bytes(range(256)) * 4
@@ -60,6 +60,31 @@ def whole(
 ) -> AuthorizedRange:
     """Authorize a whole object of a repository at *root*."""
     return Access(parse_prefix(root), store).repository_object(key, max_length)
+
+
+class Basin:
+    """A sink for *length* bytes. *versions* are those of the attempts, *counts* what came of each.
+
+    *refusal* is raised when an attempt begins. Each count is compared with what is in the buffer.
+    """
+
+    def __init__(self, expected: bytes, refusal: SourceError | None = None) -> None:
+        self.buffer = memoryview(bytearray(len(expected)))
+        self.versions: list[str] = []
+        self.counts: list[list[int]] = []
+        self._expected = expected
+        self._refusal = refusal
+
+    def begin(self, version: str) -> memoryview:
+        self.versions.append(version)
+        self.counts.append([])
+        if self._refusal is not None:
+            raise self._refusal
+        return self.buffer
+
+    def came(self, count: int) -> None:
+        assert self.buffer[:count] == self._expected[:count]
+        self.counts[-1].append(count)
 
 
 class World(abc.ABC):
@@ -114,7 +139,81 @@ class FetcherSuite:
         for offset, length in ((0, 1), (100, 300), (len(DATA) - 5, 5), (0, len(DATA))):
             fetched = await world.fetcher.fetch(world.part("a/object", offset, length))
             assert fetched.data == DATA[offset : offset + length]
-            assert type(fetched.data) is bytes
+            assert memoryview(fetched.data).readonly
+
+    @pytest.mark.parametrize(("offset", "length"), [(1, 1), (5, 1000), (3, 300_000), (7, 0)])
+    async def test_a_range_into_a_sink(self, world: World, offset: int, length: int) -> None:
+        """The bytes of a range go into the sink's buffer, which is told the version first and counts that grow."""
+        data = DATA * 300
+        world.put("object", data)
+        basin = Basin(data[offset : offset + length])
+        fetched = await world.fetcher.fetch(world.part("object", offset, length), sink=basin)
+        assert fetched.data is basin.buffer
+        assert basin.buffer == data[offset : offset + length]
+        assert basin.versions == [fetched.version]
+        assert basin.counts[0] == sorted(set(basin.counts[0]))
+        assert basin.counts[0][-1] == length
+
+    async def test_a_sink_gets_what_a_fetch_gives(self, world: World) -> None:
+        """With and without a sink, and ahead of anybody's asking, a fetch gives the same bytes and version."""
+        data = DATA * 300
+        world.put("object", data)
+        wanted = world.part("object", 9, 290_000, ETag(world.etag("object")))
+        plain = await world.fetcher.fetch(wanted, urgency=Urgency.AHEAD)
+        poured = await world.fetcher.fetch(
+            wanted, plain.version, sink=Basin(data[9:290_009]), urgency=Urgency.AHEAD
+        )
+        assert plain == poured
+        assert memoryview(plain.data).readonly
+
+    async def test_a_sink_that_refuses_a_version_ends_the_fetch(self, world: World) -> None:
+        """What the sink raises when told the version is the outcome; nothing is tried again."""
+        world.put("object", DATA)
+        refusal = SourceError(ErrorKind.SOURCE_CHANGED, "not this one")
+        basin = Basin(DATA, refusal)
+        before = world.fetcher.statistics()
+        with pytest.raises(SourceError) as caught:
+            await world.fetcher.fetch(world.part("object", 0, len(DATA)), sink=basin)
+        assert caught.value is refusal
+        assert len(basin.versions) == 1
+        after = world.fetcher.statistics()
+        assert (after.gets - before.gets, after.retries) == (1, before.retries)
+        assert basin.counts == [[]]
+
+    async def test_a_sink_sees_nothing_of_another_version(self, world: World) -> None:
+        """For an object that is missing, too short or not of the version named, no sink is begun."""
+        world.put("object", DATA)
+        basin = Basin(DATA[:4])
+        for wanted, pinned in (
+            (world.part("missing", 0, 4), None),
+            (world.part("object", len(DATA) - 2, 4), None),
+            (world.part("object", 0, 4, ETag('"another"')), None),
+            (world.part("object", 0, 4, LastModified(5)), None),
+            (world.part("object", 0, 4), '"another"'),
+        ):
+            with pytest.raises(SourceError):
+                await world.fetcher.fetch(wanted, pinned, sink=basin)
+        assert basin.versions == []
+
+    async def test_a_sink_of_another_size(self, world: World) -> None:
+        """A sink whose buffer is not exactly as long as the range is a mistake, and no byte goes into it."""
+        world.put("object", DATA)
+        for length in (3, 5):
+            basin = Basin(DATA[:length])
+            with pytest.raises(ValueError, match="sink"):
+                await world.fetcher.fetch(world.part("object", 0, 4), sink=basin)
+            assert not any(basin.buffer)
+        with pytest.raises(ValueError, match="sink"):
+            await world.fetcher.fetch(world.whole("object"), sink=Basin(DATA))
+
+    async def test_pace(self, world: World) -> None:
+        """A host has a pace before anything was fetched, and after."""
+        world.put("object", DATA * 300)
+        for _ in range(2):
+            latency, bandwidth = world.fetcher.pace(world.part("object", 0, 1))
+            assert 0 < latency < 10
+            assert 0 < bandwidth < 1e13
+            await world.fetcher.fetch(world.part("object", 0, 300_000))
 
     async def test_whole(self, world: World) -> None:
         """A whole object comes whole, an empty one as no bytes."""

@@ -9,8 +9,8 @@ import trio
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_location
-from vzfs.source import Fetched, SourceStatistics
-from vzfs.source.remote import check
+from vzfs.source import DEFAULT_PACE, Fetched, Pace, Sink, SourceStatistics, Urgency
+from vzfs.source.remote import begun, check
 from vzfs.source.versions import verify
 from vzfs.source.wire import Seen
 
@@ -26,18 +26,22 @@ class Fetch(NamedTuple):
 class FakeSource:
     """A `Fetcher` over objects in memory: no threads and no time but what a test asks for.
 
-    Objects are named by URL. *fetched* lists every fetch in order. `fail` scripts failures,
-    `hold` makes fetches of an object wait, and *seconds* is how long each takes on trio's clock.
+    Objects are named by URL. *fetched* lists every fetch in order, and *urgencies* how urgent each
+    was. `fail` scripts failures, `hold` makes fetches of an object wait, before their first byte or
+    in the midst, and *seconds* is how long each takes on trio's clock. Every host has the *speed*.
     """
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.fetched: list[Fetch] = []
+        self.urgencies: list[Urgency] = []
+        self.speed = DEFAULT_PACE
         self.in_flight = 0
         self.most_in_flight = 0
         self._objects: dict[str, tuple[bytes, Seen]] = {}
         self._failures: dict[str, deque[ErrorKind | None]] = {}
-        self._gates: dict[str, trio.Event] = {}
+        self._gates: dict[str, tuple[int, trio.Event]] = {}
+        self._repeats: dict[str, int] = {}
         self._puts = 0
         self._statistics = SourceStatistics()
 
@@ -61,20 +65,46 @@ class FakeSource:
         """Let the next fetches of *url* raise these kinds of SourceError, one each; None lets one pass."""
         self._failures.setdefault(str(parse_location(url)), deque()).extend(kinds)
 
-    def hold(self, url: str) -> trio.Event:
-        """Let fetches of *url* wait until the returned event is set."""
-        return self._gates.setdefault(str(parse_location(url)), trio.Event())
+    def hold(self, url: str, after: int = 0) -> trio.Event:
+        """Let fetches of *url* wait until the returned event is set; into a sink, *after* so many bytes."""
+        return self._gates.setdefault(str(parse_location(url)), (after, trio.Event()))[1]
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    def repeat(self, url: str, times: int = 1) -> None:
+        """Let the next fetch of *url* into a sink take so many attempts more, each but the last half done."""
+        self._repeats[str(parse_location(url))] = times
+
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None = None,
+        *,
+        sink: Sink | None = None,
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> Fetched:
         """Do what `Fetcher.fetch` says."""
         url, span = str(wanted.location), wanted.range
+        if span is None and sink is not None:
+            raise ValueError("a whole object is not read into a sink")
         self.fetched.append(Fetch(url, span.offset if span else 0, span.length if span else None))
+        self.urgencies.append(urgency)
         self._count("gets")
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        after, gate = self._gates.get(url, (0, None))
         try:
-            await self._wait(url)
-            return self._fetch(wanted, pinned)
+            await trio.sleep(self.seconds)
+            if gate is not None and (not after or sink is None):
+                await gate.wait()
+            fetched = self._fetch(wanted, pinned)
+            if sink is None:
+                return fetched
+            size, buffer = len(fetched.data), None
+            for _ in range(self._repeats.pop(url, 0)):
+                _give(sink, fetched, size // 2)
+            if gate is not None and after:
+                buffer = _give(sink, fetched, after)
+                await gate.wait()
+            return fetched._replace(data=_give(sink, fetched, size, buffer))
         except SourceError:
             self._count("errors")
             raise
@@ -99,6 +129,10 @@ class FakeSource:
         prefix = below.prefix
         covered = (p for p in places if prefix.covers(p) and p.key != prefix.key)
         return [prefix.relative(place) for place in covered]
+
+    def pace(self, wanted: AuthorizedRange) -> Pace:
+        """Return the *speed*."""
+        return self.speed
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""
@@ -140,15 +174,18 @@ class FakeSource:
                 ErrorKind.SOURCE_VANISHED, "there is no such object", where=str(wanted.location)
             ) from None
 
-    async def _wait(self, url: str) -> None:
-        await trio.sleep(self.seconds)
-        gate = self._gates.get(url)
-        if gate is not None:
-            await gate.wait()
-
     def _count(self, what: str, count: int = 1) -> None:
         now = getattr(self._statistics, what)
         self._statistics = dataclasses.replace(self._statistics, **{what: now + count})
+
+
+def _give(sink: Sink, fetched: Fetched, count: int, buffer: memoryview | None = None) -> memoryview:
+    """Give the first *count* bytes to *sink*, into its *buffer* if the attempt has begun already."""
+    if buffer is None:
+        buffer = begun(sink, fetched.version, len(fetched.data))
+    buffer[:count] = fetched.data[:count]
+    sink.came(count)
+    return buffer
 
 
 def _too_short(end: int, size: int, where: str) -> SourceError:

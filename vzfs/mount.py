@@ -33,13 +33,13 @@ from vzfs.model.moment import format_time
 from vzfs.observe import HasStatistics, describe, notify
 from vzfs.repository import Checkout, Repository, check_out, open_repository
 from vzfs.repository.storage import NoSource, Remembered
-from vzfs.source import Egress, Fetcher, Source, Timing
+from vzfs.source import Egress, Fetcher, Places, Source, Timing
 
 logger = logging.getLogger("vzfs.mount")
 
 _ENDING: Final = frozenset({signal.SIGTERM, signal.SIGINT})
 
-MAX_FETCHES: Final = 96
+MAX_FETCHES: Final = 256
 """Requests to stores under way at a time, of all readers together; one host gets a quarter of
 them."""
 MAX_DISK: Final = 8
@@ -97,7 +97,7 @@ async def _reach(
     limit = config.max_egress
     source = Source(
         Timing(deadline=config.deadline),
-        limiter=trio.CapacityLimiter(MAX_FETCHES),
+        places=Places(MAX_FETCHES),
         egress=None if limit is None else Egress(limit.limit, is_daily=limit.per_day),
     )
     if config.redirect is not None:

@@ -19,7 +19,7 @@ from tests.conformance import World, plain_environment
 from tests.stores import azurite, gcs, moto, nginx, s3rver
 from tests.stores.liar import Liar
 from tests.stores.store import Store
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing
 
 __all__ = [
     "authority",
@@ -46,7 +46,7 @@ class StoreWorld(World):
         self.root = store.place(f"{self.folder}/data", endpoint)
         self.store = store.options(endpoint)
         self.lists = store.lists
-        self.fetcher = self._source = Source(timing, limiter=trio.CapacityLimiter(32))
+        self.fetcher = self._source = Source(timing, places=Places(32))
 
     async def run_in(self, nursery: trio.Nursery) -> Self:
         """Let the source do what it does beside fetches, and close its connections at the end."""

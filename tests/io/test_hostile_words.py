@@ -19,7 +19,7 @@ from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 from vzfs.plan import WHOLE_LIMIT
 from vzfs.repository.storage import NoSource, Remembered, Storage
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing
 from vzfs.source.addresses import reach_of
 from vzfs.source.client import Client, Request
 from vzfs.source.hosts import SILENT_LIMIT, Host
@@ -201,7 +201,7 @@ def test_dates_beyond_all_years_are_none(date: str) -> None:
 
 async def test_connections_that_break_at_once_are_one_silence(autojump_clock: object) -> None:
     """Many attempts that break together do not make a host dead; attempts one after another do."""
-    host = Host("https://host", trio.CapacityLimiter(96))
+    host = Host("https://host", Places(96))
     began = trio.current_time()
     await trio.sleep(0.1)
     for _ in range(24):
@@ -224,9 +224,7 @@ async def test_a_server_that_drops_all_connections_once_fails_no_reader(
     with ObjectServer() as server:
         server.put(key, bytes(100))
         server.fault(key, reset(), times=8)
-        source = Source(
-            Timing(attempts=5, backoff=0.3, deadline=10), limiter=trio.CapacityLimiter(96)
-        )
+        source = Source(Timing(attempts=5, backoff=0.3, deadline=10), places=Places(96))
         wanted = authorized(f"{server.url}/{key}", 0, 10)
         async with trio.open_nursery() as nursery:
             for _ in range(8):
@@ -239,7 +237,7 @@ async def test_a_server_that_drops_all_connections_once_fails_no_reader(
 
 async def test_two_accounts_are_two_hosts() -> None:
     """A storage account that does not answer says nothing of a container of the same name in another."""
-    source = Source(limiter=trio.CapacityLimiter(8))
+    source = Source(places=Places(8))
     place = parse_location("az://data/x")
     one, two = (source._host(place, StoreOptions(account=name)) for name in ("one", "two"))
     assert one is not two
@@ -275,7 +273,7 @@ async def test_a_web_server_is_not_asked_for_ways_out(
     """A key that some web servers resolve as dots is not asked for, as it could leave its prefix."""
     plain_environment(monkeypatch)
     with ObjectServer() as server:
-        source = Source(limiter=trio.CapacityLimiter(8))
+        source = Source(places=Places(8))
         with pytest.raises(SourceError) as caught:
             await source.fetch(authorized(f"{server.url}/data/{key}", 0, 10))
         assert server.count() == 0

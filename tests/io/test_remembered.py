@@ -21,7 +21,7 @@ URL = "s3://b/repository/"
 class Away(NoSource):
     """A source of which nobody knows whether it is there."""
 
-    async def fetch(self, wanted: object, pinned: str | None = None) -> object:
+    async def fetch(self, wanted: object, pinned: str | None = None, **options: object) -> object:
         raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "away")
 
     async def list(self, below: object) -> object:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trio
 
 from tests.conformance import FetcherSuite, World, plain_environment
 from tests.fakes import FakeSource
 from tests.servers import ObjectServer
 from vzfs.access import StoreOptions
 from vzfs.model.location import path_to_url
-from vzfs.source import Source, Timing, fetcher, openat
+from vzfs.source import Places, Source, Timing, fetcher, openat
 
 TIMING = Timing(deadline=20, backoff=0.01)
 FIRST_SECOND = 1_700_000_000
@@ -39,7 +38,7 @@ class LocalWorld(World):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.root = path_to_url(folder)
-        self.fetcher = Source(TIMING, limiter=trio.CapacityLimiter(8))
+        self.fetcher = Source(TIMING, places=Places(8))
         self.written = 0
 
     def put(self, key: str, data: bytes) -> None:
@@ -66,7 +65,7 @@ class ServerWorld(World):
 
     def __init__(self, server: ObjectServer) -> None:
         self.server = server
-        self.fetcher = Source(TIMING, limiter=trio.CapacityLimiter(8))
+        self.fetcher = Source(TIMING, places=Places(8))
 
     def put(self, key: str, data: bytes) -> None:
         self.server.put(f"bucket/data/{key}", data)
@@ -103,7 +102,7 @@ class MotoWorld(World):
         self.bucket = bucket
         self.root = f"s3://{bucket}/data"
         self.store = StoreOptions(endpoint=endpoint, allow_http=True, region="us-east-1")
-        self.fetcher = Source(TIMING, limiter=trio.CapacityLimiter(8))
+        self.fetcher = Source(TIMING, places=Places(8))
 
     def put(self, key: str, data: bytes) -> None:
         self.client.put_object(Bucket=self.bucket, Key=f"data/{key}", Body=data)

@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from vzfs.model.location import (
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 from vzfs.repository.storage import NoSource, Remembered, Storage
-from vzfs.source import Fetched, Source, Timing, remote
+from vzfs.source import Fetched, Places, Source, Timing, remote
 from vzfs.source.addresses import Reach, reach_of
 from vzfs.source.client import Request, Trouble
 from vzfs.source.credentials import Keyring
@@ -34,7 +34,7 @@ from vzfs.source.dialect import Page
 from vzfs.source.egress import Egress
 from vzfs.source.fetcher import MAX_FETCH
 from vzfs.source.hedge import Racer
-from vzfs.source.hosts import LONGEST_PAUSE, SILENT_LIMIT, HostLimiter
+from vzfs.source.hosts import LONGEST_PAUSE, SILENT_LIMIT
 from vzfs.source.http import Http
 from vzfs.source.redirect import MAX_TARGET, follow
 from vzfs.source.remote import MAX_OFFSET, Remote
@@ -59,12 +59,22 @@ class Reply:
         self.headers = headers
         self.length = length
         self.received = 0
+        self.came_along = 0
+        self.waited = 0.0
+        self.is_all_there = False
         self._body = body
 
     async def read(self, limit: int) -> bytes:
         assert len(self._body) <= limit
         self.received = len(self._body)
         return self._body
+
+    async def read_into(self, buffer: memoryview, came: Callable[[int], None]) -> None:
+        self.received = len(self._body)
+        if len(self._body) != len(buffer):
+            raise Trouble(ErrorKind.SOURCE_MISMATCH, "another length", passes=True)
+        buffer[:] = self._body
+        came(len(buffer))
 
     async def discard(self) -> None:
         await trio.lowlevel.checkpoint()
@@ -436,13 +446,15 @@ async def test_one_bucket_at_two_endpoints_is_two_repositories(tmp_path: Path) -
 
 
 class Outcomes:
-    """A `Backend` whose attempts end as told; *made* counts them."""
+    """A backend whose attempts end as told; *made* counts them."""
 
     def __init__(self) -> None:
         self.made = 0
         self.outcome: Exception | None = None
 
-    async def fetch(self, wanted: object, pinned: str | None) -> Fetched:
+    async def fetch(
+        self, wanted: object, pinned: str | None, sink: object, meter: object
+    ) -> Fetched:
         self.made += 1
         await trio.lowlevel.checkpoint()
         if self.outcome is not None:
@@ -456,7 +468,7 @@ def passing(*, is_silent: bool, after: float = 0.0) -> Transient:
 
 
 def scripted(attempts: int = SILENT_LIMIT) -> tuple[Source, Outcomes]:
-    source = Source(Timing(attempts=attempts, backoff=0.001), limiter=trio.CapacityLimiter(8))
+    source = Source(Timing(attempts=attempts, backoff=0.001), places=Places(8))
     outcomes = Outcomes()
     source._backends["s3"] = outcomes
     return source, outcomes
@@ -535,24 +547,9 @@ async def test_a_server_is_waited_for_as_it_asks(autojump_clock: object) -> None
 
 async def test_a_source_spends_what_its_mount_allows() -> None:
     """A limit of bytes to fetch that a source is given is that of all its servers."""
-    source = Source(limiter=trio.CapacityLimiter(8), egress=Egress(5))
+    source = Source(places=Places(8), egress=Egress(5))
     for url in (URL, "https://server.example/data/x", "gs://bucket/data/x", "az://box/data/x"):
         assert await kind_of(source, authorized(url, 0, 10)) is ErrorKind.EGRESS_SPENT
-
-
-async def test_who_is_cancelled_in_the_queue_keeps_no_place() -> None:
-    """A fetch that is cancelled while it waits behind other hosts leaves its host's places to others."""
-    overall = trio.CapacityLimiter(4)
-    limiter = HostLimiter(overall)
-    for holder in range(4):
-        overall.acquire_on_behalf_of_nowait(holder)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(limiter.acquire_on_behalf_of, "gone")
-        await trio.testing.wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
-    overall.release_on_behalf_of(0)
-    with trio.fail_after(5):
-        await limiter.acquire_on_behalf_of("next")
 
 
 async def test_credentials_do_not_go_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -593,7 +590,7 @@ async def test_a_redirecting_server_in_trouble_is_asked_again() -> None:
 
 async def test_a_source_that_ends_closes_its_connections() -> None:
     """When a source's run ends, its client is closed and gives no connection any more."""
-    source = Source(limiter=trio.CapacityLimiter(8))
+    source = Source(places=Places(8))
     async with trio.open_nursery() as nursery:
         await nursery.start(source.run)
         nursery.cancel_scope.cancel()

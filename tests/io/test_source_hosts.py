@@ -8,7 +8,14 @@ import trio.testing
 
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.source.hedge import SAVED, Racer
-from vzfs.source.hosts import FIRST_PAUSE, LONGEST_PAUSE, SILENT_LIMIT, Host, Latencies
+from vzfs.source.hosts import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    SILENT_LIMIT,
+    Host,
+    Latencies,
+    Places,
+)
 from vzfs.source.wire import Tally, Transient
 
 WHERE = "https://host/object"
@@ -16,7 +23,7 @@ WHERE = "https://host/object"
 
 @pytest.fixture
 def host() -> Host:
-    return Host("https://host", trio.CapacityLimiter(8))
+    return Host("https://host", Places(8))
 
 
 def kill(host: Host) -> None:
@@ -162,6 +169,30 @@ async def test_a_stalled_fetch_is_raced(autojump_clock: object) -> None:
     assert 2.5 <= took < 2.7
     result, took = await race(Attempts((3, "first"), (60, "second")))
     assert (result, took) == ("first", 3)
+
+
+async def test_the_loser_of_a_race_is_over_before_the_race_is(autojump_clock: object) -> None:
+    """When a race has its outcome, no other request does anything any more: not even a last step."""
+    steps = []
+
+    async def work() -> str:
+        if steps:
+            try:
+                await trio.sleep(60)
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.sleep(0.1)
+                steps.append("the second ends")
+        steps.append("the first waits")
+        await trio.sleep(5)
+        return "first"
+
+    racer = Racer(Tally())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(racer.run)
+        assert await racer.first(1.0, work) == "first"
+        assert steps == ["the first waits", "the second ends"]
+        nursery.cancel_scope.cancel()
 
 
 async def test_the_second_request_may_save_a_failing_first(autojump_clock: object) -> None:

@@ -11,7 +11,7 @@ import trustme
 from tests.conformance import authorized, plain_environment, whole
 from tests.servers import Fault, ObjectServer, Proxy, overlong, redirect, status, whole_object
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing
 
 KEY = "pub/data/object"
 DATA = bytes(range(200))
@@ -29,7 +29,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
 @pytest.fixture
 def source() -> Source:
     """Give a source that tries twice, fast."""
-    return Source(Timing(deadline=20, attempts=2, backoff=0.001), limiter=trio.CapacityLimiter(8))
+    return Source(Timing(deadline=20, attempts=2, backoff=0.001), places=Places(8))
 
 
 async def refusal(source: Source, url: str, root: str = "") -> SourceError:

@@ -12,7 +12,7 @@ from tests.conformance import authorized, whole
 from vzfs.access import Access, AuthorizedRange
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import parse_prefix, path_to_url
-from vzfs.source import Source, Timing, local, openat
+from vzfs.source import Places, Source, Timing, local, openat
 
 SECRET = b"what nobody authorized"
 
@@ -30,7 +30,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def source() -> Source:
     """Give a source that does not wait long."""
-    return Source(Timing(deadline=10, attempts=2, backoff=0.01), limiter=trio.CapacityLimiter(4))
+    return Source(Timing(deadline=10, attempts=2, backoff=0.01), places=Places(4))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import trio
 import trustme
 
 from tests.conformance import authorized, plain_environment
@@ -14,7 +13,7 @@ from tests.servers import Fault, ObjectServer, Proxy, redirect, reset, status
 from vzfs.access import Access, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_prefix
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing
 
 KEY = "bucket/data/object"
 DATA = bytes(range(200))
@@ -33,7 +32,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
 def source() -> Source:
     """Give a source that tries twice, fast."""
     timing = Timing(deadline=20, connect=2, attempts=2, backoff=0.001)
-    return Source(timing, limiter=trio.CapacityLimiter(8))
+    return Source(timing, places=Places(8))
 
 
 async def fetch(source: Source, store: StoreOptions) -> bytes:
@@ -207,7 +206,7 @@ async def test_proxy(
         assert await fetch(source, store) == DATA[10:30]
         assert proxy.seen == [f"GET {server.url}/{KEY}"]
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        direct = Source(Timing(deadline=20), limiter=trio.CapacityLimiter(1))
+        direct = Source(Timing(deadline=20), places=Places(1))
         assert await fetch(direct, store) == DATA[10:30]
         assert len(proxy.seen) == 1
 

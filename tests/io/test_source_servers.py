@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import pytest
-import trio
 
 from tests.conformance import authorized, plain_environment, whole
 from tests.servers import (
@@ -22,7 +21,7 @@ from tests.servers import (
 from vzfs.access import AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing
 
 KEY = "bucket/data/object"
 DATA = bytes(range(200))
@@ -42,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectServer]:
 @pytest.fixture
 def source() -> Source:
     """Give a source that tries three times, fast."""
-    return Source(Timing(deadline=20, attempts=3, backoff=0.001), limiter=trio.CapacityLimiter(8))
+    return Source(Timing(deadline=20, attempts=3, backoff=0.001), places=Places(8))
 
 
 def options(server: ObjectServer) -> StoreOptions:

@@ -14,7 +14,7 @@ from tests.servers import ObjectServer, reset, stall, stall_in_body, status
 from vzfs.access import Access, AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_prefix
-from vzfs.source import Source, Timing
+from vzfs.source import Places, Source, Timing, Urgency
 
 KEY = "bucket/data/object"
 DATA = bytes(range(200))
@@ -40,9 +40,7 @@ def part(endpoint: str, scheme: str) -> AuthorizedRange:
 
 def make(limit: int = 8, **timing: float) -> Source:
     attempts = int(timing.pop("attempts", 2))
-    return Source(
-        Timing(attempts=attempts, backoff=0.001, **timing), limiter=trio.CapacityLimiter(limit)
-    )
+    return Source(Timing(attempts=attempts, backoff=0.001, **timing), places=Places(limit))
 
 
 async def refusal(source: Source, wanted: AuthorizedRange) -> SourceError:
@@ -121,14 +119,14 @@ async def test_deadline_covers_retries(server: ObjectServer) -> None:
 
 @HTTP_AND_S3
 async def test_deadline_covers_the_queue(server: ObjectServer, scheme: str) -> None:
-    """A fetch that gets no thread in time fails as one that gets no answer does."""
+    """A fetch that gets no place in time fails as one that gets no answer does."""
     gate = threading.Event()
     server.fault(KEY, stall(gate), times=9)
-    limiter = trio.CapacityLimiter(1)
+    places = Places(1)
     timing = Timing(deadline=0.2, attempts=1)
-    source = Source(timing, limiter=limiter)
-    async with limiter:
-        error = await refusal(source, part(server.url, scheme))
+    source = Source(timing, places=places)
+    await places.acquire(Urgency.DEMAND)
+    error = await refusal(source, part(server.url, scheme))
     assert error.kind is ErrorKind.SOURCE_TIMEOUT
     assert server.count() == 0
 
@@ -138,14 +136,14 @@ async def test_cancellation(server: ObjectServer, scheme: str) -> None:
     """A cancelled fetch goes at once, and leaves neither a place taken nor a connection."""
     gate = threading.Event()
     server.fault(KEY, stall(gate))
-    limiter = trio.CapacityLimiter(1)
-    source = Source(Timing(), limiter=limiter)
+    places = Places(1)
+    source = Source(Timing(), places=places)
     with trio.fail_after(SOON):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(source.fetch, part(server.url, scheme))
             await until(lambda: server.count() == 1)
             nursery.cancel_scope.cancel()
-    assert limiter.borrowed_tokens == 0
+    assert places.free == 1
     assert (await source.fetch(part(server.url, scheme))).data == DATA[10:30]
     assert len(set(server.clients)) == 2
     gate.set()
@@ -153,7 +151,7 @@ async def test_cancellation(server: ObjectServer, scheme: str) -> None:
 
 @HTTP_AND_S3
 async def test_limiter(server: ObjectServer, scheme: str) -> None:
-    """No more fetches run at once at one host than its part of the limiter's tokens."""
+    """No more fetches run at once at one host than its part of the places."""
     gate = threading.Event()
     server.fault(KEY, stall(gate), times=6)
     source = make(limit=12)
@@ -193,7 +191,7 @@ async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(trio, "sleep", sleep)
     server.fault(KEY, reset(), times=4)
-    source = Source(Timing(), limiter=trio.CapacityLimiter(1))
+    source = Source(Timing(), places=Places(1))
     assert (await source.fetch(part(server.url, "http"))).data == DATA[10:30]
     assert len(pauses) == 4
     for pause, most in zip(pauses, (0.2, 0.4, 0.8, 1.6), strict=True):
@@ -223,7 +221,7 @@ async def test_a_deadline_without_an_answer_is_a_silence(server: ObjectServer) -
 
 async def test_a_stalled_request_is_overtaken_by_a_second(server: ObjectServer) -> None:
     """A fetch that stalls far beyond what the others took is saved by a second request, long before the stall limit."""
-    source = Source(Timing(stall=60, hedge=0.05), limiter=trio.CapacityLimiter(8))
+    source = Source(Timing(stall=60, hedge=0.05), places=Places(8))
     wanted = part(server.url, "http")
     gate = threading.Event()
     async with trio.open_nursery() as nursery:

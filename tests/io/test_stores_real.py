@@ -22,7 +22,7 @@ from vzfs.config import Flags, load
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.filesystem import Filesystem
 from vzfs.mount import open_source
-from vzfs.source import Source
+from vzfs.source import Places, Source
 
 ROOT = 1
 """The inode of a root."""
@@ -118,7 +118,7 @@ type Read = Callable[..., Awaitable[bytes]]
 @pytest.fixture
 async def read(nursery: trio.Nursery) -> Read:
     """Give a function that reads ten bytes of an object."""
-    source = Source(TIMING, limiter=trio.CapacityLimiter(8))
+    source = Source(TIMING, places=Places(8))
     await nursery.start(source.run)
 
     async def fetch(url: str, **options: Any) -> bytes:

@@ -18,7 +18,15 @@ from vzfs.access import Access, AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, EntryKey
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix
-from vzfs.source import Fetched, Fetcher, SourceStatistics
+from vzfs.source import (
+    DEFAULT_PACE,
+    Fetched,
+    Fetcher,
+    Pace,
+    Sink,
+    SourceStatistics,
+    Urgency,
+)
 
 AWAY: Final = frozenset({ErrorKind.OFFLINE, ErrorKind.SOURCE_UNREACHABLE, ErrorKind.SOURCE_TIMEOUT})
 """Kinds of errors that say nothing of an object, only that nobody could be asked."""
@@ -48,7 +56,7 @@ class Storage:
             if error.kind is ErrorKind.SOURCE_VANISHED:
                 return None
             raise
-        return fetched.data
+        return bytes(fetched.data)
 
     def place(self, key: str) -> str:
         """Return where the object *key* lies, for people."""
@@ -65,7 +73,14 @@ class Storage:
 class NoSource:
     """The `Fetcher` of a mount that is to ask nobody."""
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None = None,
+        *,
+        sink: Sink | None = None,
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> Fetched:
         """Raise SourceError (`OFFLINE`)."""
         _refuse(wanted.location)
 
@@ -76,6 +91,10 @@ class NoSource:
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Raise SourceError (`OFFLINE`)."""
         _refuse(below.prefix)
+
+    def pace(self, wanted: AuthorizedRange) -> Pace:
+        """Return what counts for a host of which nothing is known."""
+        return DEFAULT_PACE
 
     def statistics(self) -> SourceStatistics:
         """Return that nothing was done."""
@@ -125,14 +144,21 @@ class Remembered:
             for entry in list(self._used):
                 await self._disk.get(entry)
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None = None,
+        *,
+        sink: Sink | None = None,
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> Fetched:
         """Return an object, from the cache if its storage is away. Raises SourceError."""
         if wanted.range is not None:
-            return await self._fetcher.fetch(wanted, pinned)
+            return await self._fetcher.fetch(wanted, pinned, sink=sink, urgency=urgency)
         name = _name("object", wanted.location, wanted.store)
         may_change = not self._root.relative(wanted.location).startswith(_IMMUTABLE)
         try:
-            fetched = await self._fetcher.fetch(wanted, pinned)
+            fetched = await self._fetcher.fetch(wanted, pinned, urgency=urgency)
         except SourceError as error:
             if error.kind in _REFUSALS and not await self._would_lose(name, error.kind):
                 await self._remember(name, error.kind)
@@ -142,7 +168,7 @@ class Remembered:
             if data is None or len(data) > wanted.max_length:
                 raise
             return Fetched(data, "remembered")
-        await self._keep(name, fetched.data)
+        await self._keep(name, bytes(fetched.data))
         return fetched
 
     async def version(self, wanted: AuthorizedRange) -> str:
@@ -165,6 +191,10 @@ class Remembered:
             return list(map(str, json.loads(data)))
         await self._keep(name, json.dumps(sorted(keys)).encode())
         return keys
+
+    def pace(self, wanted: AuthorizedRange) -> Pace:
+        """Return how fast the host of *wanted* is."""
+        return self._fetcher.pace(wanted)
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""

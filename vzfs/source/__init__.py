@@ -10,7 +10,7 @@ do if it failed.
 |---|---|
 | `fetcher` | the protocol and its values |
 | `source` | dispatch by scheme, attempts, the time budget |
-| `hosts`, `hedge`, `egress` | dead and slow servers; races; how much may be fetched |
+| `hosts`, `hedge`, `egress` | places for requests, dead and slow servers, their pace; races; how much may be fetched |
 | `remote`, `replies`, `versions` | one engine for all servers: preconditions, what replies must be, versions |
 | `dialect`; `http`, `s3`, `gcs`, `azure` | what stores differ in |
 | `sigv4`, `sharedkey`, `listing` | signatures and listings. Pure |
@@ -22,7 +22,20 @@ do if it failed.
 """
 
 from vzfs.source.egress import Egress
-from vzfs.source.fetcher import Fetched, Fetcher, SourceStatistics, Timing
+from vzfs.source.fetcher import (
+    DEFAULT_PACE,
+    Fetched,
+    Fetcher,
+    Pace,
+    Sink,
+    SourceStatistics,
+    Timing,
+    Urgency,
+)
+from vzfs.source.hosts import Places
 from vzfs.source.source import Source
 
-__all__ = ["Egress", "Fetched", "Fetcher", "Source", "SourceStatistics", "Timing"]
+__all__ = [
+    "DEFAULT_PACE", "Egress", "Fetched", "Fetcher", "Pace", "Places", "Sink", "Source",
+    "SourceStatistics", "Timing", "Urgency",
+]  # fmt: skip

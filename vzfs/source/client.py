@@ -12,7 +12,7 @@ comes by, or at `aclose`.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from types import TracebackType
@@ -55,6 +55,10 @@ _BODY_PIECE: Final = 1 << 20
 their memory is given back to the system and faulted in again each time."""
 
 
+_STEP: Final = 1 << 16
+"""Bytes of a body that come between two words about it: half of what the kernel asks for at once."""
+
+
 class Request(NamedTuple):
     """What to ask of whom. *target* is path and query exactly as they are sent; Host is *authority*."""
 
@@ -84,12 +88,13 @@ class Response:
     """A reply: *status*, *headers* with lower-case names, and *length* as Content-Length says.
 
     Values of a header that comes more than once are joined by commas. *received* counts the bytes
-    of the body that have come so far. The body can be read once.
+    of the body that have come so far, of which *came_along* came with the head; *waited* are the
+    seconds until anything came. The body can be read once.
     """
 
-    __slots__ = ("_data", "_end", "_head", "_stream", "headers", "is_consumed", "length", "persists", "received", "status")  # fmt: skip
+    __slots__ = ("_data", "_end", "_head", "_stream", "came_along", "headers", "is_consumed", "length", "persists", "received", "status", "waited")  # fmt: skip
 
-    def __init__(self, stream: Stream, head: Head, data: bytes, end: int) -> None:
+    def __init__(self, stream: Stream, head: Head, data: bytes, end: int, waited: float) -> None:
         self._stream = stream
         self._head = head
         self._data = data
@@ -98,8 +103,15 @@ class Response:
         self.headers: Mapping[str, str] = head.headers
         self.length = head.length
         self.persists = head.persists
+        self.waited = waited
         self.received = 0
+        self.came_along = len(data) - end
         self.is_consumed = (head.is_bodiless or head.length == 0) and len(data) == end
+
+    @property
+    def is_all_there(self) -> bool:
+        """Whether the whole body came with the head."""
+        return self.length is not None and self.came_along >= self.length
 
     async def read(self, limit: int) -> bytes:
         """Return the whole body, of at most *limit* bytes. Raises Trouble.
@@ -135,13 +147,72 @@ class Response:
         self.is_consumed = True
         return b"".join(pieces)
 
+    async def read_into(self, buffer: memoryview, came: Callable[[int], None]) -> None:
+        """Read the body, which must be as long as *buffer*, into it. Raises Trouble.
+
+        *came* is told now and then, and at the end, how many bytes of it have come.
+        """
+        data, end = self._data, self._end
+        self._data, self._end = b"", 0
+        head, due = self._head, len(buffer)
+        if head.chunks is not None:
+            return await self._read_chunks_into(head.chunks, data[end:], buffer, came)
+        length = 0 if head.is_bodiless else head.length
+        if length is not None and length != due:
+            raise Trouble(
+                ErrorKind.SOURCE_MISMATCH, f"a body of {length} bytes, not {due}", passes=False
+            )
+        come = min(len(data) - end, due)
+        buffer[:come] = memoryview(data)[end : end + come]
+        self.received = come
+        is_exact = come == len(data) - end
+        told = 0
+        receive_into = self._stream.receive_into
+        while come < due:
+            if come - told >= _STEP:
+                came(come)
+                told = come
+            count = await receive_into(buffer[come:])
+            if not count:
+                raise _ends_early(come)
+            come += count
+            self.received = come
+        came(come)
+        if length is None:
+            is_exact = is_exact and not await self._stream.receive(1)
+            if not is_exact:
+                raise _too_long(due)
+        self.is_consumed = is_exact and length is not None
+        return None
+
+    async def _read_chunks_into(
+        self, chunks: Chunks, data: bytes, buffer: memoryview, came: Callable[[int], None]
+    ) -> None:
+        due, come, told = len(buffer), 0, 0
+        while True:
+            for piece in _fed(chunks, data):
+                if come + len(piece) > due:
+                    raise _too_long(due)
+                buffer[come : come + len(piece)] = piece
+                come += len(piece)
+            self.received = come
+            if chunks.is_complete:
+                break
+            if come - told >= _STEP:
+                came(come)
+                told = come
+            data = await self._stream.receive(PIECE)
+            if not data:
+                raise _ends_early(come)
+        if come < due:
+            raise _ends_early(come)
+        came(come)
+        self.is_consumed = not chunks.has_excess
+
     async def _read_chunks(self, chunks: Chunks, data: bytes, limit: int) -> bytes:
         pieces: list[bytes] = []
         while True:
-            try:
-                new = chunks.feed(data)
-            except Malformed as problem:
-                raise transport.malformed(str(problem)) from None
+            new = _fed(chunks, data)
             pieces += new
             self.received += sum(map(len, new))
             if self.received > limit:
@@ -169,6 +240,13 @@ class Response:
         if self.persists and not self.is_consumed:
             with trio.move_on_after(DISCARD_SECONDS), contextlib.suppress(Trouble):
                 await self.read(MAX_DISCARDED)
+
+
+def _fed(chunks: Chunks, data: bytes) -> list[bytes]:
+    try:
+        return chunks.feed(data)
+    except Malformed as problem:
+        raise transport.malformed(str(problem)) from None
 
 
 def _too_long(limit: int) -> Trouble:
@@ -353,6 +431,7 @@ class _Exchange:
             # What may change something is not sent twice, so not on a connection that may be dead.
             connection = client._take(server) if self._request.method in _SAFE else None
             data = b""
+            began = trio.current_time()
             if connection is not None:
                 try:
                     data = await self._say(connection)
@@ -364,8 +443,10 @@ class _Exchange:
                     connection = None
             if connection is None:
                 connection = await client._open(server)
+                began = trio.current_time()
                 data = await self._say(connection)
-            self._response = await self._hear(connection.stream, data)
+            waited = trio.current_time() - began
+            self._response = await self._hear(connection.stream, data, waited)
         except BaseException:
             server.exchanges -= 1
             if connection is not None:
@@ -398,7 +479,7 @@ class _Exchange:
             raise Broken("the server closes the connection without a reply")
         return data
 
-    async def _hear(self, stream: Stream, data: bytes) -> Response:
+    async def _hear(self, stream: Stream, data: bytes, waited: float) -> Response:
         """Return the reply that begins with *data*."""
         for _ in range(MAX_INFORMATIONAL + 1):
             data, end = await transport.receive_head(stream, _FIRST_PIECE, data)
@@ -409,6 +490,6 @@ class _Exchange:
             if head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and self._server.before:
                 raise transport.refused_by_proxy(head.status)
             if head.status >= 200:
-                return Response(stream, head, data, end)
+                return Response(stream, head, data, end, waited)
             data = data[end:]
         raise transport.malformed("no reply comes after its announcements")

@@ -7,6 +7,7 @@ in time.
 """
 
 import dataclasses
+import enum
 from typing import Final, NamedTuple, Protocol
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
@@ -22,12 +23,54 @@ MAX_LISTED: Final = 1_000_000
 class Fetched(NamedTuple):
     """The bytes that were asked for, and the *version* of the object that they belong to.
 
-    *version* is opaque: equal versions of one location mean the same object, as far as its store
-    can tell.
+    *data* is the buffer of the sink if there was one, and else read-only. *version* is opaque: equal
+    versions of one location mean the same object, as far as its store can tell.
     """
 
-    data: bytes
+    data: bytes | memoryview
     version: str
+
+
+class Urgency(enum.IntEnum):
+    """Who waits for a fetch. What is less urgent waits while more urgent fetches do."""
+
+    DEMAND = 0
+    """Somebody."""
+    AHEAD = 1
+    """Nobody yet."""
+
+
+class Sink(Protocol):
+    """Where the bytes of a fetch go as they come. Its methods are called on the event loop."""
+
+    def begin(self, version: str) -> memoryview:
+        """Return the buffer to read into, writable, and of exactly the length of the range.
+
+        The head of a reply was verified, the object has this *version*, and its bytes are about to
+        come. Called once for each attempt, of which there may be two at once. A SourceError that it
+        raises, as about another version than before, ends the fetch.
+        """
+
+    def came(self, count: int) -> None:
+        """Take note that the first *count* bytes of the range are in the buffer.
+
+        Counts grow within an attempt, and begin anew with the next one.
+        """
+
+
+class Pace(NamedTuple):
+    """What a host was lately seen to do.
+
+    *latency* is in seconds to the first byte of a reply, *bandwidth* in bytes per second of a body
+    on one connection.
+    """
+
+    latency: float
+    bandwidth: float
+
+
+DEFAULT_PACE: Final = Pace(0.03, 80e6)
+"""Of a host of which nothing is known: an object store in the same region."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,11 +122,21 @@ class SourceStatistics:
 class Fetcher(Protocol):
     """Reads objects. Every method raises SourceError and nothing else."""
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None = None,
+        *,
+        sink: Sink | None = None,
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> Fetched:
         """Return the bytes of *wanted*: the exact range, or the whole object up to its `max_length`.
 
         The object must have the checksum that *wanted* names, and the version *pinned* if given;
         else SourceError (`SOURCE_CHANGED`). A missing object is `SOURCE_VANISHED`.
+
+        The bytes of a range are read into the *sink*, if there is one; a whole object has none. Once
+        the call is over, nothing writes to the sink's buffer any more.
         """
 
     async def version(self, wanted: AuthorizedRange) -> str:
@@ -97,6 +150,9 @@ class Fetcher(Protocol):
 
         A missing folder has none. Raises SourceError (`CANNOT_LIST`) where there is no way to list.
         """
+
+    def pace(self, wanted: AuthorizedRange) -> Pace:
+        """Return how fast the host of *wanted* is, as far as it is known. Costs nothing."""
 
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""

@@ -77,7 +77,11 @@ class Racer:
             raise race.failure
         finally:
             self._watched.discard(race)
-            race.second.cancel()
+            if race.is_raced:
+                # Who has the outcome may hand on what both were reading into.
+                race.second.cancel()
+                with trio.CancelScope(shield=True):
+                    await race.done.wait()
 
     def _start_due(self) -> None:
         now = trio.current_time()

@@ -1,20 +1,27 @@
-"""What is known of each server: how many requests it may have, whether it answers, and how soon.
+"""What is known of each server: how many requests it may have, whether it answers, and how fast.
 
 A server that gave no answer several times in a row is left alone for a while: readers get an error
 at once instead of after a minute, and one of them after each while tries it again. Any answer, an
 error too, shows that it is there.
+
+Requests that somebody waits for go before those that read ahead, and these never take all places:
+a point read finds one at once, however much is being read ahead.
 """
 
 import math
-from collections import deque
+import statistics
+from collections import OrderedDict, deque
 from typing import Final
 
 import trio
 
 from vzfs.errors import ErrorKind, SourceError
+from vzfs.source.fetcher import DEFAULT_PACE, Pace, Urgency
 
 HOST_SHARE: Final = 4
 """One part in so many of all requests under way is the most that one host gets."""
+AHEAD_SHARE: Final = 0.75
+"""Of the places of a host, and of all, that reading ahead may take."""
 SILENT_LIMIT: Final = 5
 """Attempts in a row without an answer, after which a host counts as dead: those of one fetch."""
 FIRST_PAUSE: Final = 0.5
@@ -26,15 +33,20 @@ _SAMPLES: Final = 64
 _ENOUGH: Final = 16
 _RECKON: Final = 8
 """Samples between two reckonings of a tail."""
+_LATE: Final = 15
+"""Samples that a pace is the median of."""
+_BULK: Final = 128 * 1024
+"""Bytes of a body that tell a bandwidth; smaller ones come at once."""
 
 
 class Host:
-    """One server. *overall* bounds the requests to all servers together."""
+    """One server. *overall* are the places for requests to all servers together."""
 
-    def __init__(self, name: str, overall: trio.CapacityLimiter) -> None:
+    def __init__(self, name: str, overall: "Places") -> None:
         self.name: Final = name
-        self.slots: Final = HostLimiter(overall)
+        self.places: Final = HostPlaces(overall)
         self.latencies: Final = Latencies()
+        self.meter: Final = Meter()
         self._silent = 0
         self._silent_at = self._asked_at = self._answered_at = -math.inf
         self._pause = FIRST_PAUSE
@@ -98,26 +110,136 @@ class Host:
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
 
-class HostLimiter:
-    """What takes a place at one host, and then one of all; `trio.to_thread.run_sync` takes it for a limiter."""
+class Places:
+    """As many places as *total*. Those who wait get them by urgency, and then in their order.
 
-    def __init__(self, overall: trio.CapacityLimiter) -> None:
+    Of what is not the most urgent, only a part of the places is taken at a time. A place that is
+    given back belongs to the next who waits at once, so that nobody overtakes.
+    """
+
+    def __init__(self, total: int) -> None:
+        self.total: Final = total
+        self._free = total
+        self._free_ahead = max(int(total * AHEAD_SHARE), 1)
+        self._waiting: dict[Urgency, OrderedDict[trio.lowlevel.Task, None]] = {
+            urgency: OrderedDict() for urgency in Urgency
+        }
+
+    @property
+    def free(self) -> int:
+        """How many places nobody has."""
+        return self._free
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return sum(map(len, self._waiting.values()))
+
+    async def acquire(self, urgency: Urgency) -> None:
+        """Take a place; a checkpoint only if it has to be waited for."""
+        # Where a place is free, nobody waits who could have it.
+        if self._is_free(urgency):
+            self._take(urgency)
+            return
+        task = trio.lowlevel.current_task()
+        queue = self._waiting[urgency]
+        queue[task] = None
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            del queue[task]
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def release(self, urgency: Urgency) -> None:
+        """Give a place back that was taken with the same *urgency*."""
+        self._free += 1
+        if urgency is not Urgency.DEMAND:
+            self._free_ahead += 1
+        for waiting, queue in self._waiting.items():
+            while queue and self._is_free(waiting):
+                task, _ = queue.popitem(last=False)
+                self._take(waiting)
+                trio.lowlevel.reschedule(task)
+
+    def _is_free(self, urgency: Urgency) -> bool:
+        return self._free > 0 and (urgency is Urgency.DEMAND or self._free_ahead > 0)
+
+    def _take(self, urgency: Urgency) -> None:
+        self._free -= 1
+        if urgency is not Urgency.DEMAND:
+            self._free_ahead -= 1
+
+
+class HostPlaces:
+    """The places at one host, each of which is one of the *overall* ones too."""
+
+    def __init__(self, overall: Places) -> None:
         self._overall = overall
-        self._own = trio.CapacityLimiter(max(overall.total_tokens // HOST_SHARE, 1))
+        self._own = Places(max(overall.total // HOST_SHARE, 1))
+
+    async def acquire(self, urgency: Urgency) -> None:
+        """Take a place; a checkpoint only if it has to be waited for."""
+        await self._own.acquire(urgency)
+        try:
+            await self._overall.acquire(urgency)
+        except BaseException:
+            self._own.release(urgency)
+            raise
+
+    def release(self, urgency: Urgency) -> None:
+        """Give a place back that was taken with the same *urgency*."""
+        self._overall.release(urgency)
+        self._own.release(urgency)
+
+
+class ThreadLimiter:
+    """What `trio.to_thread.run_sync` takes for a limiter: a place of *places* for each thread."""
+
+    def __init__(self, places: HostPlaces, urgency: Urgency) -> None:
+        self._places = places
+        self._urgency = urgency
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Wait for a place."""
-        await self._own.acquire_on_behalf_of(borrower)
-        try:
-            await self._overall.acquire_on_behalf_of(borrower)
-        except BaseException:
-            self._own.release_on_behalf_of(borrower)
-            raise
+        await self._places.acquire(self._urgency)
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give a place back."""
-        self._overall.release_on_behalf_of(borrower)
-        self._own.release_on_behalf_of(borrower)
+        self._places.release(self._urgency)
+
+
+class Meter:
+    """How fast a host was lately: medians, so that a stall or a stale connection changes little."""
+
+    def __init__(self, default: Pace = DEFAULT_PACE) -> None:
+        self._latencies: deque[float] = deque(maxlen=_LATE)
+        self._bandwidths: deque[float] = deque(maxlen=_LATE)
+        self._default = default
+        self._pace: Pace | None = default
+
+    @property
+    def pace(self) -> Pace:
+        """The pace of late, where nothing was seen yet the default."""
+        if self._pace is None:
+            latency, bandwidth = self._default
+            if self._latencies:
+                latency = statistics.median(self._latencies)
+            if self._bandwidths:
+                bandwidth = statistics.median(self._bandwidths)
+            self._pace = Pace(latency, bandwidth)
+        return self._pace
+
+    def waited(self, seconds: float) -> None:
+        """Count the *seconds* to the first byte of a reply."""
+        self._latencies.append(seconds)
+        self._pace = None
+
+    def came(self, count: int, seconds: float) -> None:
+        """Count the *seconds* in which *count* bytes of a body came, if they tell something."""
+        if count >= _BULK and seconds > 0:
+            self._bandwidths.append(count / seconds)
+            self._pace = None
 
 
 class Latencies:

@@ -9,14 +9,15 @@ import contextlib
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import ETag, LastModified, Prefix
 from vzfs.source import openat, remote, versions
-from vzfs.source.fetcher import MAX_LISTED, Fetched
+from vzfs.source.fetcher import MAX_LISTED
 from vzfs.source.wire import Tally, Transient, remaining
 
 MAX_DEPTH: Final = 64
@@ -30,16 +31,26 @@ _IRREGULAR: Final = frozenset({errno.ENXIO, errno.ENODEV})
 _LED_OUT: Final = frozenset({errno.EXDEV, errno.ELOOP})
 
 
+class Read(NamedTuple):
+    """Bytes of a file, and its version; the seconds until it was open, and those that reading took."""
+
+    data: bytes
+    version: str
+    waited: float
+    took: float
+
+
 class LocalFiles:
-    """A `Backend` for `file:` locations. Safe to use from many threads at once."""
+    """Attempts for `file:` locations. Safe to use from many threads at once."""
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
 
-    def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Fetched:
+    def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Read:
         """Return the bytes of *wanted*. Raises Transient, SourceError."""
         remote.check(wanted)
         where = str(wanted.location)
+        began = time.monotonic()
         remaining(until, where)
         self._tally.add("gets")
         with _problems(where, wanted.root), _opened(wanted) as file:
@@ -50,14 +61,16 @@ class LocalFiles:
             if length > wanted.max_length:
                 raise _mismatch(f"{length} bytes, of at most {wanted.max_length}", where)
             _check_end(offset + length, before.st_size, where)
+            opened = time.monotonic()
             data = _read(file, offset, length)
+            came = time.monotonic()
             self._tally.add("bytes_read", len(data))
             after = os.fstat(file)
             if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
                 raise versions.changed(_version(before), _version(after), where)
         if len(data) != length:
             raise _mismatch(f"the file ends after {len(data)} of {length} bytes", where)
-        return Fetched(data, version)
+        return Read(data, version, opened - began, came - opened)
 
     def version(self, wanted: AuthorizedRange, until: float) -> str:
         """Return the version that the file has now. Raises Transient, SourceError."""

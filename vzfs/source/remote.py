@@ -15,6 +15,8 @@ import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
+import trio
+
 import vzfs
 from vzfs.access import AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
@@ -24,7 +26,8 @@ from vzfs.source.addresses import Reach
 from vzfs.source.client import Client, Request, Response, Trouble
 from vzfs.source.dialect import REDIRECTS, Dialect
 from vzfs.source.egress import Egress
-from vzfs.source.fetcher import MAX_FETCH, MAX_LISTED, Fetched
+from vzfs.source.fetcher import MAX_FETCH, MAX_LISTED, Fetched, Sink
+from vzfs.source.hosts import Meter
 from vzfs.source.wire import Precondition, PreconditionFailed, Seen, Tally, Transient
 
 MAX_OFFSET: Final = 2**63 - 1
@@ -51,16 +54,23 @@ class Remote:
         self._refusing: set[tuple[str, str, StoreOptions]] = set()
         self._reaches: dict[tuple[Prefix, StoreOptions], Reach] = {}
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
-        """Return the bytes of *wanted*. Raises Transient, SourceError."""
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None,
+        sink: Sink | None = None,
+        meter: Meter | None = None,
+    ) -> Fetched:
+        """Return the bytes of *wanted*, and tell *meter* how they came. Raises Transient, SourceError."""
         check(wanted)
+        meter = meter or Meter()
         if wanted.range is not None and not wanted.range.length:
-            return Fetched(b"", versions.verify(wanted, await self._head(wanted), pinned))
+            version = versions.verify(wanted, await self._head(wanted), pinned)
+            return Fetched(into(sink, version, b""), version)
         try:
-            seen, data = await self._get(wanted, pinned)
+            return await self._get(wanted, pinned, sink, meter)
         except PreconditionFailed:
             raise _unasked(str(wanted.location)) from None
-        return Fetched(data, versions.verify(wanted, seen, pinned))
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises Transient, SourceError."""
@@ -109,19 +119,28 @@ class Remote:
 
     # -- requests ------------------------------------------------------------------------------
 
-    async def _get(self, wanted: AuthorizedRange, pinned: str | None) -> tuple[Seen, bytes]:
+    async def _get(
+        self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, meter: Meter
+    ) -> Fetched:
         authority = (wanted.location.scheme, wanted.location.authority, wanted.store)
         condition = versions.precondition(wanted.checksum, pinned)
         if condition == Precondition() or authority in self._refusing:
-            return await self._get_if(wanted, Precondition())
+            return await self._get_if(wanted, pinned, Precondition(), sink, meter)
         try:
-            return await self._get_if(wanted, condition)
+            return await self._get_if(wanted, pinned, condition, sink, meter)
         except PreconditionFailed:
             versions.verify(wanted, await self._head(wanted), pinned)
             self._refusing.add(authority)
-            return await self._get_if(wanted, Precondition())
+            return await self._get_if(wanted, pinned, Precondition(), sink, meter)
 
-    async def _get_if(self, wanted: AuthorizedRange, condition: Precondition) -> tuple[Seen, bytes]:
+    async def _get_if(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None,
+        condition: Precondition,
+        sink: Sink | None,
+        meter: Meter,
+    ) -> Fetched:
         headers = dict(_STANDARD)
         span = wanted.range
         if span is not None:
@@ -137,17 +156,19 @@ class Remote:
                 async with self._reply("GET", wanted, headers) as response:
                     replies.judge(response, where)
                     seen, limit = replies.describe(response, wanted)
+                    version = versions.verify(wanted, seen, pinned)
+                    meter.waited(response.waited)
                     try:
-                        data = await response.read(limit)
+                        if span is None:
+                            data: bytes | memoryview = await response.read(limit)
+                        else:
+                            data = await _read(response, limit, version, sink, meter)
                     finally:
                         spend(response.received)
                         self._tally.add("bytes_read", response.received)
             except Trouble as trouble:
                 raise _failed(trouble, where) from None
-        if span is not None and len(data) != span.length:
-            early = f"the body ends early, after {len(data)} of {span.length} bytes"
-            raise Transient(replies.mismatch(early, where))
-        return seen, data
+        return Fetched(data, version)
 
     async def _head(self, wanted: AuthorizedRange) -> Seen:
         where = str(wanted.location)
@@ -241,6 +262,41 @@ class _Naming:
             server = f"{self._request.scheme}://{self._request.authority}"
             what = f"{error.what} ({server})"
             raise Trouble(error.kind, what, error.advice, passes=error.passes) from None
+
+
+async def _read(
+    response: Response, length: int, version: str, sink: Sink | None, meter: Meter
+) -> bytes | memoryview:
+    """Return the body, of *length* bytes and of an object of this *version*, in the buffer of *sink*."""
+    if sink is None and response.is_all_there:
+        return await response.read(length)
+    buffer = memoryview(bytearray(length)) if sink is None else begun(sink, version, length)
+    began = trio.current_time()
+    await response.read_into(buffer, _nobody if sink is None else sink.came)
+    meter.came(length - response.came_along, trio.current_time() - began)
+    return buffer.toreadonly() if sink is None else buffer
+
+
+def begun(sink: Sink, version: str, length: int) -> memoryview:
+    """Return the buffer of *sink* for an object of this *version*. Raises SourceError."""
+    buffer = sink.begin(version)
+    if buffer.nbytes != length or buffer.readonly:
+        raise ValueError(f"a sink for {length} bytes gives {buffer.nbytes}, or may not be written")
+    return buffer
+
+
+def into(sink: Sink | None, version: str, data: bytes) -> bytes | memoryview:
+    """Give *data*, of an object of this *version*, to the *sink* if there is one. Raises SourceError."""
+    if sink is None:
+        return data
+    buffer = begun(sink, version, len(data))
+    buffer[:] = data
+    sink.came(len(data))
+    return buffer
+
+
+def _nobody(count: int) -> None:
+    """Heed no bytes that come."""
 
 
 def _renews(

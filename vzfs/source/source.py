@@ -1,8 +1,8 @@
 """The `Fetcher` over real stores: dispatch by scheme, retries, races, and one time budget for everything.
 
-Servers are talked to on the event loop, local files are read in threads; both under the limiter
-that the composition root owns. A caller that is cancelled goes at once, and so does its connection;
-a thread that is left behind counts against the limiter until it ends.
+Servers are talked to on the event loop, local files are read in threads; both have the places that
+the composition root owns. A caller that is cancelled goes at once, and so does its connection;
+a thread that is left behind keeps its place until it ends.
 """
 
 import dataclasses
@@ -16,23 +16,26 @@ import trio
 from vzfs.access import AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix
+from vzfs.source import remote
 from vzfs.source.azure import Azure
 from vzfs.source.client import Client
 from vzfs.source.credentials import Keyring
 from vzfs.source.dialect import Dialect
 from vzfs.source.egress import Egress
-from vzfs.source.fetcher import Fetched, SourceStatistics, Timing
+from vzfs.source.fetcher import Fetched, Pace, Sink, SourceStatistics, Timing, Urgency
 from vzfs.source.gcs import Gcs
 from vzfs.source.hedge import Racer
-from vzfs.source.hosts import Host, HostLimiter
+from vzfs.source.hosts import Host, HostPlaces, Meter, Places, ThreadLimiter
 from vzfs.source.http import Http
 from vzfs.source.local import LocalFiles
 from vzfs.source.redirect import Target, follow
 from vzfs.source.remote import Remote
 from vzfs.source.s3 import S3
-from vzfs.source.wire import Backend, Tally, Transient
+from vzfs.source.wire import Tally, Transient
 
 DEFAULT_TIMING: Final = Timing()
+LOCAL_PACE: Final = Pace(0.0002, 1e9)
+"""Of files of which none was read yet."""
 
 _ANSWERS: Final = frozenset(
     {
@@ -48,7 +51,7 @@ _ANSWERS: Final = frozenset(
 class Source:
     """Reads files, and objects of web servers, S3, Google Cloud Storage and Azure, as authorized.
 
-    *limiter* bounds the requests and threads in use; one bucket or server gets a part of them, so
+    *places* bound the requests and threads in use; one bucket or server gets a part of them, so
     that a dead one leaves the others alone. *egress* bounds the bytes that servers send. Where
     `run` runs, fetches that stall are raced by a second request.
     """
@@ -57,11 +60,11 @@ class Source:
         self,
         timing: Timing = DEFAULT_TIMING,
         *,
-        limiter: trio.CapacityLimiter,
+        places: Places,
         egress: Egress | None = None,
     ) -> None:
         self._timing = timing
-        self._limiter = limiter
+        self._places = places
         self._hosts: dict[tuple[str, str, str | None, str | None], Host] = {}
         self._tally = Tally()
         self._client = Client(timing)
@@ -77,9 +80,12 @@ class Source:
             "az": azure,
             "abfs": azure,
         }
-        remote = Remote(self._client, dialects, self._tally, egress or Egress())
-        self._backends: dict[str, Backend] = dict.fromkeys(dialects, remote)
-        self._backends["file"] = _Threads(LocalFiles(self._tally), HostLimiter(limiter), timing)
+        servers = Remote(self._client, dialects, self._tally, egress or Egress())
+        self._files = _Threads(LocalFiles(self._tally), HostPlaces(places), timing)
+        self._backends: dict[str, Remote | _Threads] = {
+            **dict.fromkeys(dialects, servers),
+            "file": self._files,
+        }
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Race what stalls, until cancelled; then close the connections that are idle."""
@@ -89,20 +95,36 @@ class Source:
             with trio.CancelScope(shield=True):
                 await self._client.aclose()
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None = None) -> Fetched:
+    async def fetch(
+        self,
+        wanted: AuthorizedRange,
+        pinned: str | None = None,
+        *,
+        sink: Sink | None = None,
+        urgency: Urgency = Urgency.DEMAND,
+    ) -> Fetched:
         """Return the bytes of *wanted*, of the *pinned* version if given. Raises SourceError."""
         backend = self._backend(wanted.location)
         host = self._host(wanted.location, wanted.store)
         span = wanted.range
-        if host is None or span is None:
+        if span is None and sink is not None:
+            raise ValueError("a whole object, of any length, is not read into a sink")
+        if isinstance(backend, _Threads):
             return await self._persist(
-                wanted.location, host, lambda: self._placed(host, backend.fetch, wanted, pinned)
+                wanted.location, None, lambda: backend.fetch(wanted, pinned, sink, urgency)
             )
-        latencies = host.latencies
+        assert host is not None  # noqa: S101 -- only files have none
+        meter, latencies = host.meter, host.latencies
+        if span is None:
+            return await self._persist(
+                wanted.location,
+                host,
+                lambda: self._placed(host, urgency, backend.fetch, wanted, pinned, sink, meter),
+            )
 
         async def work() -> Fetched:
             began = trio.current_time()
-            fetched = await self._placed(host, backend.fetch, wanted, pinned)
+            fetched = await self._placed(host, urgency, backend.fetch, wanted, pinned, sink, meter)
             latencies.add(span.length, trio.current_time() - began)
             return fetched
 
@@ -114,7 +136,9 @@ class Source:
         backend = self._backend(wanted.location)
         host = self._host(wanted.location, wanted.store)
         return await self._persist(
-            wanted.location, host, lambda: self._placed(host, backend.version, wanted)
+            wanted.location,
+            host,
+            lambda: self._placed(host, Urgency.DEMAND, backend.version, wanted),
         )
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
@@ -122,7 +146,7 @@ class Source:
         backend = self._backend(below.prefix)
         host = self._host(below.prefix, below.store)
         return await self._persist(
-            below.prefix, host, lambda: self._placed(host, backend.list, below)
+            below.prefix, host, lambda: self._placed(host, Urgency.DEMAND, backend.list, below)
         )
 
     async def follow(self, start: Location, store: StoreOptions) -> Target:
@@ -132,6 +156,11 @@ class Source:
         """
         return await self._persist(start, None, lambda: follow(self._client, start, store))
 
+    def pace(self, wanted: AuthorizedRange) -> Pace:
+        """Return how fast the host of *wanted* is, as far as it is known."""
+        host = self._host(wanted.location, wanted.store)
+        return self._files.meter.pace if host is None else host.meter.pace
+
     def statistics(self) -> SourceStatistics:
         """Return what was done so far."""
         client = self._client.statistics()
@@ -139,7 +168,7 @@ class Source:
 
     # -- where ---------------------------------------------------------------------------------
 
-    def _backend(self, place: Location | Prefix) -> Backend:
+    def _backend(self, place: Location | Prefix) -> "Remote | _Threads":
         backend = self._backends.get(place.scheme)
         if backend is None:
             self._tally.add("errors")
@@ -158,19 +187,22 @@ class Source:
         key = (place.scheme, place.authority, store.endpoint, store.account)
         host = self._hosts.get(key)
         if host is None:
-            host = self._hosts[key] = Host(f"{place.scheme}://{place.authority}", self._limiter)
+            host = self._hosts[key] = Host(f"{place.scheme}://{place.authority}", self._places)
         return host
 
     # -- attempts ------------------------------------------------------------------------------
 
     async def _placed[*Ts, T](
-        self, host: Host | None, function: Callable[[*Ts], Awaitable[T]], *args: *Ts
+        self,
+        host: Host | None,
+        urgency: Urgency,
+        function: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
     ) -> T:
         """Make one attempt, as soon as there is a place for it, and take note whether it was answered."""
         if host is None:
             return await function(*args)
-        borrower = object()
-        await host.slots.acquire_on_behalf_of(borrower)
+        await host.places.acquire(urgency)
         began = trio.current_time()
         host.asked()
         try:
@@ -186,7 +218,7 @@ class Source:
                 host.answered()
             raise
         finally:
-            host.slots.release_on_behalf_of(borrower)
+            host.places.release(urgency)
         host.answered()
         return result
 
@@ -242,16 +274,24 @@ class Source:
 
 
 class _Threads:
-    """Files, which can only be waited for in threads. *limiter* counts a thread until it ends."""
+    """Files, which can only be waited for in threads. A thread has its place until it ends."""
 
-    def __init__(self, files: LocalFiles, limiter: HostLimiter, timing: Timing) -> None:
+    def __init__(self, files: LocalFiles, places: HostPlaces, timing: Timing) -> None:
         self._files = files
-        self._limiter = limiter
+        self._limiters = {urgency: ThreadLimiter(places, urgency) for urgency in Urgency}
         self._timing = timing
+        self.meter: Final = Meter(LOCAL_PACE)
 
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
-        """Do what `LocalFiles.fetch` does."""
-        return await self._call(lambda until: self._files.fetch(wanted, pinned, until))
+    async def fetch(
+        self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, urgency: Urgency
+    ) -> Fetched:
+        """Do what `LocalFiles.fetch` does, and give the bytes to *sink*."""
+        data, version, waited, took = await self._call(
+            lambda until: self._files.fetch(wanted, pinned, until), urgency
+        )
+        self.meter.waited(waited)
+        self.meter.came(len(data), took)
+        return Fetched(remote.into(sink, version, data), version)
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Do what `LocalFiles.version` does."""
@@ -261,11 +301,11 @@ class _Threads:
         """Do what `LocalFiles.list` does."""
         return await self._call(lambda until: self._files.list(below, until))
 
-    async def _call[T](self, work: Callable[[float], T]) -> T:
+    async def _call[T](self, work: Callable[[float], T], urgency: Urgency = Urgency.DEMAND) -> T:
         return await trio.to_thread.run_sync(
             work,
             time.monotonic() + self._timing.deadline,
-            limiter=self._limiter,  # type: ignore[arg-type]  # any two such methods will do
+            limiter=self._limiters[urgency],  # type: ignore[arg-type]  # any two such methods will do
             abandon_on_cancel=True,
         )
 

@@ -90,6 +90,9 @@ class Stream(Protocol):
     async def receive(self, limit: int) -> bytes:
         """Return the next bytes, from 1 to *limit*, or none at the end that the peer meant."""
 
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Receive the next bytes into *buffer*, and return how many: 0 at the end that the peer meant."""
+
     def is_quiet(self) -> bool:
         """Whether the peer has neither sent more nor closed."""
 
@@ -134,6 +137,20 @@ class Plain:
                 self._burst -= 1
                 try:
                     return self._socket.recv(limit)
+                except BlockingIOError:
+                    pass
+                except OSError:
+                    raise Broken from None
+            await self._wait(trio.lowlevel.wait_readable)
+            self._burst = _BURST
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Do as `Stream.receive_into`."""
+        while True:
+            if self._burst:
+                self._burst -= 1
+                try:
+                    return self._socket.recv_into(buffer)
                 except BlockingIOError:
                     pass
                 except OSError:
@@ -226,6 +243,29 @@ class Tls:
             await self._flush()
             if pieces:
                 return b"".join(pieces)
+            await self._fill()
+
+    async def receive_into(self, buffer: memoryview) -> int:
+        """Do as `Stream.receive_into`. Only a farewell of the peer is an end."""
+        read, pending, incoming = self._tls.read, self._tls.pending, self._incoming
+        come, size = 0, len(buffer)
+        while True:
+            try:
+                while come < size:
+                    # A record at a time is decrypted; none are no bytes, but for the farewell.
+                    count = int(read(size - come, buffer[come:]))  # typed as if without a buffer
+                    if not count:
+                        return come
+                    come += count
+                    if not incoming.pending and not pending():
+                        break
+            except ssl.SSLWantReadError:
+                pass
+            except ssl.SSLError:
+                raise Broken(_TLS_FAILS) from None
+            await self._flush()
+            if come:
+                return come
             await self._fill()
 
     def is_quiet(self) -> bool:

@@ -6,11 +6,10 @@ to raise if it does not.
 
 import threading
 import time
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
-from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source.fetcher import Fetched, SourceStatistics
+from vzfs.source.fetcher import SourceStatistics
 
 
 class Transient(Exception):
@@ -43,19 +42,6 @@ class Precondition(NamedTuple):
 
     if_match: str | None = None
     if_unmodified_since: int | None = None
-
-
-class Backend(Protocol):
-    """Objects of some schemes, each call one attempt."""
-
-    async def fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
-        """Do what `Fetcher.fetch` does, once. Raises Transient, SourceError."""
-
-    async def version(self, wanted: AuthorizedRange) -> str:
-        """Do what `Fetcher.version` does, once. Raises Transient, SourceError."""
-
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Do what `Fetcher.list` does, once. Raises Transient, SourceError."""
 
 
 class Tally:
