@@ -211,7 +211,7 @@ class ReadAhead:
             room -= ref.length
             found.append((coords, ref))
         now = trio.current_time()
-        wanted = [(ref, [ByteRange(0, ref.length)], near(refs, coords)) for coords, ref in found]
+        wanted = [(ref, [ByteRange(0, ref.length)], near(refs, coords, ref)) for coords, ref in found]
         for number, piece in self._chunks.ahead(wanted):
             coords, ref = found[number]
             self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now)
@@ -272,9 +272,11 @@ class ReadAhead:
         following = pieces(ref.length, stream.got, until - stream.got, block)
         if following:
             stream.got = following[-1].end
-            self._sent += len(self._chunks.ahead([(ref, following, near(refs, coords))]))
+            self._sent += len(self._chunks.ahead([(ref, following, near(refs, coords, ref))]))
 
 
-def near(refs: ArrayRefs, coords: tuple[int, ...]) -> str:
-    """Return what the chunk at *coords* lies with: a thousand neighbours in its array."""
+def near(refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> str:
+    """Return what the chunk at *coords* lies with, if it is an object of its own: a thousand neighbours."""
+    if ref.kind is not ChunkKind.NATIVE:
+        return ""
     return f"{refs.array.id.hex()} {refs.array.grid.ravel(coords) >> 10}"

@@ -13,7 +13,7 @@ import os
 import posixpath
 import re
 import urllib.parse
-from typing import Final
+from typing import Final, NamedTuple
 
 from vzfs.errors import AccessDenied, ErrorKind
 
@@ -85,8 +85,7 @@ class Prefix:
         return Location(self.scheme, self.authority, key)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class ByteRange:
+class ByteRange(NamedTuple):
     """*length* bytes of an object from *offset* on."""
 
     offset: int
