@@ -1,8 +1,8 @@
 """How many requests chunks cost, and how soon a reader has what it asked for."""
 
-
 import pytest
 import trio
+from trio.testing import MockClock
 
 from tests.fakes import FakeSource
 from tests.io.test_chunks import Reader, ref
@@ -14,8 +14,6 @@ from vzfs.source import Fetched, Pace, Sink, Urgency
 URL = "s3://b/data/x"
 KIB, MIB = 2**10, 2**20
 DATA = bytes(range(251)) * (9 * MIB // 251)
-
-pytestmark = pytest.mark.usefixtures("autojump_clock")
 
 
 @pytest.fixture(name="source")
@@ -44,7 +42,9 @@ async def settle() -> None:
 # -- large pieces ------------------------------------------------------------------------------
 
 
-async def test_a_large_chunk_comes_in_parts_at_once(source: FakeSource, reader: Reader) -> None:
+async def test_a_large_chunk_comes_in_parts_at_once(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """At 90 MB/s a connection a chunk of 8 MiB is asked for in parts of 1 MiB, all at the same time."""
     source.speed = Pace(0.02, 80e6)
     source.seconds = 1.0
@@ -54,7 +54,7 @@ async def test_a_large_chunk_comes_in_parts_at_once(source: FakeSource, reader: 
 
 
 async def test_a_reader_has_its_part_before_the_rest_has_come(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """The beginning of a chunk is handed out while its end is still on its way."""
     source.speed = Pace(0.02, 1e12)
@@ -67,7 +67,9 @@ async def test_a_reader_has_its_part_before_the_rest_has_come(
     assert len(source.fetched) == 1
 
 
-async def test_parts_of_two_versions_do_not_meet(source: FakeSource, reader: Reader) -> None:
+async def test_parts_of_two_versions_do_not_meet(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """If an object is replaced between two parts of one chunk, the read fails."""
     source.speed = Pace(0.02, 80e6)
     versions = iter(['"old"', '"new"'] * 2)
@@ -88,7 +90,9 @@ async def test_parts_of_two_versions_do_not_meet(source: FakeSource, reader: Rea
         assert caught.value.kind is ErrorKind.SOURCE_CHANGED
 
 
-async def test_one_part_that_fails_ends_the_others(source: FakeSource, reader: Reader) -> None:
+async def test_one_part_that_fails_ends_the_others(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """A chunk whose part fails is not waited for any longer, and the next read asks anew."""
     source.speed = Pace(0.02, 80e6)
     gate = source.hold(URL)
@@ -110,7 +114,9 @@ async def test_one_part_that_fails_ends_the_others(source: FakeSource, reader: R
 # -- ahead of readers --------------------------------------------------------------------------
 
 
-async def test_neighbours_ahead_come_by_one_request(source: FakeSource, reader: Reader) -> None:
+async def test_neighbours_ahead_come_by_one_request(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """Adjacent chunks that are read ahead cost one request up to its limit, each its own memory entry."""
     wanted = [ref(i * 40 * KIB, 40 * KIB) for i in range(64)]
     assert ahead(reader, *wanted) == list(range(64))
@@ -127,7 +133,9 @@ async def test_neighbours_ahead_come_by_one_request(source: FakeSource, reader: 
     assert len(source.fetched) == 1 + 4
 
 
-async def test_order_gaps_and_overlaps_do_not_matter(source: FakeSource, reader: Reader) -> None:
+async def test_order_gaps_and_overlaps_do_not_matter(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """Pieces ahead in any order, of overlapping or the same bytes, are each what their ref says."""
     wanted = [ref(200 * KIB, 30 * KIB), ref(0, 100 * KIB), ref(50 * KIB, 10 * KIB), ref(0, 100 * KIB), ref(101 * KIB, 99 * KIB)]  # fmt: skip
     assert ahead(reader, *wanted) == [0, 1, 2, 4]
@@ -138,7 +146,9 @@ async def test_order_gaps_and_overlaps_do_not_matter(source: FakeSource, reader:
     assert reader.chunks.statistics().in_vain == KIB
 
 
-async def test_a_reader_joins_what_is_on_its_way_ahead(source: FakeSource, reader: Reader) -> None:
+async def test_a_reader_joins_what_is_on_its_way_ahead(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """Who asks for a chunk that is being read ahead waits for that request and makes none."""
     gate = source.hold(URL, after=80 * KIB)
     wanted = [ref(i * 40 * KIB, 40 * KIB) for i in range(3)]
@@ -151,7 +161,7 @@ async def test_a_reader_joins_what_is_on_its_way_ahead(source: FakeSource, reade
 
 
 async def test_a_reader_asks_alone_where_the_request_for_several_fails(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """One chunk beyond the end of its object does not cost its neighbours their read."""
     end = len(DATA)
@@ -164,7 +174,7 @@ async def test_a_reader_asks_alone_where_the_request_for_several_fails(
 
 
 async def test_what_fails_ahead_fails_those_who_wait_for_it_at_once(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """A host that does not answer is not waited for twice by one read, nor remembered where nobody asked."""
     gate = source.hold(URL)
@@ -186,7 +196,7 @@ async def test_what_fails_ahead_fails_those_who_wait_for_it_at_once(
 
 
 async def test_nothing_that_is_not_allowed_is_read_ahead(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """Read-ahead asks policy as a read does, and is given up when a policy goes."""
     assert ahead(reader, ChunkRef(ChunkKind.VIRTUAL, 10, "s3://other/x")) == []
@@ -203,7 +213,7 @@ async def test_nothing_that_is_not_allowed_is_read_ahead(
 
 
 async def test_an_object_without_a_version_is_pinned_by_what_is_read_ahead(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """Bytes that were got ahead of one version are not followed by bytes of another."""
     ahead(reader, ref(0, 10), ref(10, 10))
@@ -216,7 +226,7 @@ async def test_an_object_without_a_version_is_pinned_by_what_is_read_ahead(
 
 
 async def test_the_wrong_version_ahead_is_an_error_for_who_reads(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """A ref whose etag is not the object's fails alike, read ahead or not."""
     wrong = ref(0, 10, ETag('"another"'))
@@ -231,7 +241,7 @@ async def test_the_wrong_version_ahead_is_an_error_for_who_reads(
 
 
 async def test_what_nobody_waits_for_any_more_is_given_up(
-    source: FakeSource, reader: Reader
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
 ) -> None:
     """When the last reader of a chunk on its way is gone, so is its request; while one waits, it stays."""
     source.hold(URL)
@@ -255,7 +265,9 @@ async def test_what_nobody_waits_for_any_more_is_given_up(
     assert reader.chunks.statistics().in_flight == 0
 
 
-async def test_peeking_never_asks_anybody(source: FakeSource, reader: Reader) -> None:
+async def test_peeking_never_asks_anybody(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
     """What is neither in memory nor has come is not there to peek at, and no request is made for it."""
     wanted = ref(0, 1000)
     assert reader.chunks.peek(wanted, 0, 10) is None

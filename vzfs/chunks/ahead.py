@@ -114,7 +114,7 @@ class ReadAhead:
             awaited=self._awaited,
             dropped=self._dropped,
             unread=self._held,
-            walks=sum(len(course.walks) for course in self._courses.values()),
+            walks=sum(len(course.walks.statistics().windows) for course in self._courses.values()),
             streams=len(self._streams),
         )
 
@@ -165,10 +165,10 @@ class ReadAhead:
                 self._courses.popitem(last=False)
         else:
             self._courses.move_to_end(array.id)
+        length = max(ref.length, 1)
         unread = self._unread.pop((array.id, coords), None)
         if unread is not None:
             self._arrive(course, unread)
-        length = max(ref.length, 1)
         limit = min(max(course.reach // length, FEWEST), self._share() // length, MOST)
         following = course.walks.touch(coords, limit)
         if following:
@@ -182,7 +182,9 @@ class ReadAhead:
         state = self._chunks.state(unread.piece)
         if state == "coming":
             self._awaited += 1
-            course.reach = min(course.reach * 2, self._budget)
+            # A walk that has not yet got as far as it may grows by itself.
+            if course.unread * 2 >= course.reach:
+                course.reach = min(course.reach * 2, self._budget)
         elif state == "gone":
             # It was got too early: it had to make way before it was read.
             course.reach = max(course.reach // 2, FIRST_REACH)
