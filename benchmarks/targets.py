@@ -1,0 +1,237 @@
+"""What was aimed at, and whether it was met, judged by the medians of one run.
+
+Each line of `TARGETS` is one row. Ratios are of medians in the same run; what was not measured in
+this run says so.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+from benchmarks.contests import CONTESTS, Contest, Sample
+from benchmarks.report import Key, Results, task
+from benchmarks.workloads import RANDOM
+
+COLUMNS: Final = ("workload", "what", "target", "measured", "met")
+
+
+class _Run(NamedTuple):
+    """One run, with the names of its two networks."""
+
+    results: Results
+    far: str
+    near: str
+
+    def of(
+        self,
+        contest: Contest,
+        who: str,
+        phase: str = "cold",
+        value: Callable[[Sample], float] = task,
+        *,
+        is_near: bool = False,
+    ) -> float | None:
+        """Return the median of a value, None if that was not measured."""
+        key = Key(self.near if is_near else self.far, contest, who, phase)
+        return self.results.median(key, value)
+
+
+class Target(NamedTuple):
+    """A bound for what *measure* finds, and whose it is; at most or at least."""
+
+    workload: str
+    what: str
+    is_at_most: bool
+    bound: float
+    measure: Callable[[_Run], tuple[float, str] | None]
+    form: str = "{:.2f}"
+
+
+def judge(results: Results, far: str, near: str) -> list[list[str]]:
+    """Return the rows of the table of targets, as `COLUMNS` has them."""
+    run = _Run(results, far, near)
+    rows = []
+    for target in TARGETS:
+        found = target.measure(run)
+        sign = "<=" if target.is_at_most else ">="
+        goal = f"{sign} {target.form.format(target.bound)}"
+        if found is None:
+            rows.append([target.workload, target.what, goal, "not measured", ""])
+            continue
+        value, where = found
+        is_met = value <= target.bound if target.is_at_most else value >= target.bound
+        shown = target.form.format(value) + (f" ({where})" if where else "")
+        rows.append([target.workload, target.what, goal, shown, "met" if is_met else "MISSED"])
+    return rows
+
+
+def _contest(workload: str, what: str, engine: str) -> Contest:
+    (found,) = (c for c in CONTESTS if (c.workload, c.task, c.engine) == (workload, what, engine))
+    return found
+
+
+def _first(sample: Sample) -> float:
+    return sample.reading.first
+
+
+def _ratio(
+    mine: Contest,
+    other: str,
+    *,
+    phase: str = "cold",
+    theirs: Contest | None = None,
+    value: Callable[[Sample], float] = task,
+    is_speed: bool = False,
+    is_near: bool = False,
+) -> Callable[[_Run], tuple[float, str] | None]:
+    """Return what measures vzfs' seconds over another's; the other way round if *is_speed*."""
+
+    def measure(run: _Run) -> tuple[float, str] | None:
+        ours = run.of(mine, "vzfs", phase, value, is_near=is_near)
+        base = run.of(theirs or mine, other, value=value, is_near=is_near)
+        if not ours or not base:
+            return None
+        return (base / ours if is_speed else ours / base), ""
+
+    return measure
+
+
+def _worst(
+    measures: list[tuple[str, Callable[[_Run], tuple[float, str] | None]]], *, is_least: bool
+) -> Callable[[_Run], tuple[float, str] | None]:
+    """Return what finds the worst of several, and names it."""
+
+    def measure(run: _Run) -> tuple[float, str] | None:
+        found = [(m[0], name) for name, one in measures if (m := one(run)) is not None]
+        return (min if is_least else max)(found, default=None)
+
+    return measure
+
+
+def _value(
+    contest: Contest, value: Callable[[Sample], float], phase: str = "cold"
+) -> Callable[[_Run], tuple[float, str] | None]:
+    def measure(run: _Run) -> tuple[float, str] | None:
+        found = run.of(contest, "vzfs", phase, value)
+        return None if found is None else (found, "")
+
+    return measure
+
+
+def _over_read(contest: Contest) -> Callable[[_Run], tuple[float, str] | None]:
+    def measure(run: _Run) -> tuple[float, str] | None:
+        found = run.results.over_read(Key(run.far, contest, "vzfs", "cold"))
+        return None if found is None else (found, "")
+
+    return measure
+
+
+def _gets(sample: Sample) -> float:
+    return sample.gets
+
+
+def _with(who: str) -> Iterator[Contest]:
+    return (
+        contest
+        for contest in CONTESTS
+        if who in contest.contestants and "vzfs" in contest.contestants
+    )
+
+
+_SCAN = _contest("small", "scan", "zarr")
+_OISST = _contest("oisst", "scan", "xarray")
+_FILES = _contest("oisst", "files", "xarray")
+_RANDOM = _contest("small", "random", "zarr")
+_RANDOM_32 = _contest("small", "random", "zarr32")
+_BYTES = _contest("small", "bytes", "bytes")
+_BIG_8 = _contest("big8", "scan", "zarr")
+_BIG_16 = _contest("big16", "scan", "zarr")
+_LESS, _MORE = True, False
+
+
+def _one_at_a_time(engine: str) -> Target:
+    measure = _ratio(_contest("small", "scan", engine), "local")
+    return Target("small scan", f"{engine}: time / the same on local disk", _LESS, 1.5, measure)
+
+
+def _peer(contest: Contest, peer: str, bound: float) -> Target:
+    name = f"{contest.workload} {contest.task}"
+    measure = _ratio(contest, peer, is_speed=True)
+    return Target(name, f"times as fast as {peer}", _MORE, bound, measure)
+
+
+def _to_local(contest: Contest, bound: float) -> Target:
+    name = f"{contest.workload} {contest.task}"
+    return Target(name, "time / local disk", _LESS, bound, _ratio(contest, "local"))
+
+
+def _everywhere(phase: str, what: str, bound: float) -> Iterator[Target]:
+    """Yield the targets for what was read before: as fast as the local disk, and without a GET."""
+    ratios = [(str(c), _ratio(c, "local", phase=phase)) for c in _with("local")]
+    gets = [(str(c), _value(c, _gets, phase)) for c in _with("local")]
+    yield Target(
+        "every workload", f"{what}: time / local disk", _LESS, bound, _worst(ratios, is_least=False)
+    )
+    yield Target(
+        "every workload", f"{what}: GETs", _LESS, 0, _worst(gets, is_least=False), "{:.0f}"
+    )
+
+
+TARGETS: Final = (
+    _peer(_OISST, "icechunk", 1.3),
+    _to_local(_OISST, 1.15),
+    Target(
+        "oisst scan",
+        "first value: times as soon as icechunk's",
+        _MORE,
+        4,
+        _ratio(_OISST, "icechunk", value=_first, is_speed=True),
+    ),
+    _peer(_SCAN, "icechunk", 3),
+    _peer(_SCAN, "manifest", 3),
+    _peer(_SCAN, "kerchunk", 3),
+    _to_local(_SCAN, 1.15),
+    Target("small scan", "GETs", _LESS, 120, _value(_SCAN, _gets), "{:.0f}"),
+    Target("small scan", "over-read", _LESS, 0.10, _over_read(_SCAN), "{:.0%}"),
+    _one_at_a_time("zarr1"),
+    _one_at_a_time("tensorstore1"),
+    _peer(_contest("small", "strided", "zarr"), "icechunk", 2),
+    Target("small random", "6 in flight: time / icechunk", _LESS, 1.4, _ratio(_RANDOM, "icechunk")),
+    Target(
+        "small random",
+        "32 workers: time / icechunk",
+        _LESS,
+        0.45,
+        _ratio(_RANDOM_32, "icechunk", theirs=_RANDOM),
+    ),
+    Target("small random", "GETs a chunk", _LESS, 1.05, _value(_RANDOM, lambda s: s.gets / RANDOM)),
+    _peer(_BIG_8, "icechunk", 2.2),
+    _to_local(_BIG_8, 2.5),
+    _peer(_BIG_16, "icechunk", 0.85),
+    *_everywhere("page", "page-cache warm", 1.1),
+    *_everywhere("disk", "restart-warm", 1.3),
+    Target(
+        "every workload",
+        "0 ms, cold: icechunk's time / ours",
+        _MORE,
+        0.95,
+        _worst(
+            [
+                (str(c), _ratio(c, "icechunk", is_speed=True, is_near=True))
+                for c in _with("icechunk")
+            ],
+            is_least=True,
+        ),
+    ),
+    *(
+        Target(
+            "oisst files",
+            f"{what}: times as soon as {peer}",
+            _MORE,
+            bound,
+            _ratio(_FILES, peer, value=value, is_speed=True),
+        )
+        for peer in ("rclone+h5netcdf", "rclone+netcdf4")
+        for what, value, bound in (("first value", _first, 100), ("last value", task, 8))
+    ),
+    _peer(_BYTES, "obstore", 2.5),
+)
