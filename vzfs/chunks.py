@@ -134,6 +134,27 @@ class Chunks:
             **self._counts, in_flight=len(self._flights), unwritten=self._unwritten_size
         )
 
+    def peek(self, ref: ChunkRef, offset: int, size: int) -> bytes | memoryview | None:
+        """Return the bytes [offset, offset + size) of a chunk, fewer at its end, if they are in memory.
+
+        Raises AccessDenied where the location is not allowed.
+        """
+        if ref.kind is ChunkKind.INLINE:
+            return ref.inline[offset : offset + size]
+        whole = self._access.authorize(ref)
+        wanted = pieces(ref.length, offset, size)
+        if not wanted:
+            return b""
+        if len(wanted) > 1:
+            return None
+        data = self._memory.get(_identity(whole.part(wanted[0])))
+        if data is None:
+            return None
+        self._counts["reads"] += 1
+        self._counts["from_memory"] += 1
+        low = offset - wanted[0].offset
+        return memoryview(data)[low : low + size]
+
     async def read(self, ref: ChunkRef, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size) of a chunk, fewer at its end.
 

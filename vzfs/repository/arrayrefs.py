@@ -58,6 +58,19 @@ class ArrayRefs:
             async with trio.open_nursery() as nursery:
                 for i in missing:
                     nursery.start_soon(self._load_part, i)
+        if missing:
+            self._keep_failures(prefix)
+
+    def is_loaded(self, prefix: tuple[int, ...]) -> bool:
+        """Whether `load` has nothing to do for *prefix*, as at first after it has returned."""
+        return not any(map(self._is_due, self._meeting(prefix)))
+
+    def _keep_failures(self, prefix: tuple[int, ...]) -> None:
+        """Have failures count from now, so that who has waited for all finds none to be tried again."""
+        for i in self._meeting(prefix):
+            part = self._parts[i]
+            if isinstance(part, _Failure):
+                part.until = trio.current_time() + RETRY_AFTER
 
     def _is_due(self, i: int) -> bool:
         part = self._parts[i]
@@ -78,13 +91,29 @@ class ArrayRefs:
         """
         low, high = self.array.grid.span(prefix)
         meeting = self._meeting(prefix)
+        has_loaded = False
         for i in sorted(meeting, key=self._is_due):
             if self._is_due(i):
                 await self._load_part(i)
+                has_loaded = True
             part = self._parts[i]
             if isinstance(part, Manifest) and part.has_any(low, high):
                 return True
+        if has_loaded:
+            self._keep_failures(prefix)
         _raise_first_failure([self._parts[i] for i in meeting])
+        return False
+
+    def known_any(self, prefix: tuple[int, ...]) -> bool | None:
+        """Answer as `has_any` does, from what is loaded; None where that does not say."""
+        low, high = self.array.grid.span(prefix)
+        meeting = self._meeting(prefix)
+        parts = [self._parts[i] for i in meeting]
+        if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
+            return True
+        if any(map(self._is_due, meeting)):
+            return None
+        _raise_first_failure(parts)
         return False
 
     def find(self, coords: tuple[int, ...]) -> ChunkRef | None:
