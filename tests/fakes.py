@@ -1,6 +1,7 @@
 """Stand-ins that pass the same conformance suites as what they stand in for."""
 
 import dataclasses
+import struct
 from collections import deque
 from typing import NamedTuple
 
@@ -192,3 +193,11 @@ def _too_short(end: int, size: int, where: str) -> SourceError:
     return SourceError(
         ErrorKind.SOURCE_MISMATCH, f"the object ends at {size}, before {end}", where=where
     )
+
+
+def fuse_request(
+    opcode: int, inode: int, body: bytes = b"", *, unique: int = 1, thread: int = 0
+) -> bytes:
+    """Return a request as the kernel sends it."""
+    length = 40 + len(body)
+    return struct.pack("=IIQQIIIHH", length, opcode, unique, inode, 0, 0, thread, 0, 0) + body

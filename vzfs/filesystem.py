@@ -4,14 +4,15 @@ Everything is answered from the snapshot and its manifests, except the bytes of 
 manifest cannot be loaded, the names that it may hold answer as existing, with the size of a decoded
 chunk, and are not to be cached; reading them, and listing their directory, raises why.
 
-Inode numbers are also file handles: a handle needs no state, since a mount shows one snapshot for
-its whole life.
+What is known is answered at once, by plain functions. Where a manifest has to be loaded first they
+raise `NotLoaded`, which can be waited for; then the same function answers. `settle` does both.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vzfs.access import Access
@@ -33,7 +34,30 @@ MAX_LISTINGS: Final = 16
 _FIRST_CHUNK: Final = 2**20
 """Where the listing positions of chunk keys begin; documents and child nodes come before."""
 XATTR_PREFIX: Final = "user.vzfs."
-_CACHED: Final = "cached"
+CACHED: Final = f"{XATTR_PREFIX}cached"
+"""The one attribute for which the disk has to be asked."""
+
+
+class NotLoaded(Exception):
+    """What was asked is in a manifest that has to be loaded first, by `load`."""
+
+    def __init__(self, load: Callable[[], Awaitable[object]]) -> None:
+        super().__init__()
+        self._load = load
+
+    async def load(self) -> None:
+        """Load it. Where that fails, whoever asks again is told why."""
+        with contextlib.suppress(VzfsError):
+            await self._load()
+
+
+async def settle[**P, R](ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """Return what *ask* returns, loading what it needs."""
+    while True:
+        try:
+            return ask(*args, **kwargs)
+        except NotLoaded as missing:
+            await missing.load()
 
 
 class Attrs(NamedTuple):
@@ -76,24 +100,24 @@ class Filesystem:
 
     # -- names ---------------------------------------------------------------------------------
 
-    async def lookup(self, parent: int, name: str) -> Attrs:
-        """Return the attributes of *name* in the directory *parent*. Raises NameProblem."""
+    def lookup(self, parent: int, name: str) -> Attrs:
+        """Return the attributes of *name* in the directory *parent*. Raises NameProblem, NotLoaded."""
         if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
             raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])
         entry = self._tree.lookup(self._inodes.entry(parent), name)
-        attrs = None if entry is None else await self._attrs_of(entry)
+        attrs = None if entry is None else self._attrs_of(entry)
         if attrs is None:
             raise NameProblem(ErrorKind.NO_SUCH_NAME, "the snapshot has no such name", where=name)
         return attrs
 
-    async def attrs(self, inode: int) -> Attrs:
-        """Return the attributes of an inode. Raises NameProblem if it is stale."""
-        attrs = await self._attrs_of(self._inodes.entry(inode))
+    def attrs(self, inode: int) -> Attrs:
+        """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
+        attrs = self._attrs_of(self._inodes.entry(inode))
         if attrs is None:
             raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
         return attrs
 
-    async def _attrs_of(self, entry: Entry) -> Attrs | None:
+    def _attrs_of(self, entry: Entry) -> Attrs | None:
         """Return the attributes of *entry*, or None if the manifests say that it does not exist."""
         match entry:
             case NodeDir():
@@ -102,9 +126,8 @@ class Filesystem:
                 size = len(self._tree.document(entry))
                 return Attrs(self._inodes.number(entry), is_dir=False, size=size)
             case KeyDir(node, prefix):
-                refs = self._checkout.refs(self._tree.array(node))
                 try:
-                    exists, is_certain = await refs.has_any(prefix), True
+                    exists, is_certain = self._has_any(node, prefix), True
                 except VzfsError:
                     exists, is_certain = True, False
                 return (
@@ -113,7 +136,7 @@ class Filesystem:
                     else None
                 )
             case Chunk(node, coords):
-                refs = await self._refs(node, coords)
+                refs = self._refs(node, coords)
                 try:
                     ref = refs.find(coords)
                 except VzfsError:
@@ -125,10 +148,20 @@ class Filesystem:
                     return None
                 return Attrs(self._inodes.number(entry), is_dir=False, size=ref.length)
 
-    async def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
+    def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
+        """Return the chunk refs of an array, which know those below *prefix*. Raises NotLoaded."""
         refs = self._checkout.refs(self._tree.array(node))
-        await refs.load(prefix)
+        if not refs.is_loaded(prefix):
+            raise NotLoaded(functools.partial(refs.load, prefix))
         return refs
+
+    def _has_any(self, node: int, prefix: tuple[int, ...]) -> bool:
+        """Whether there are chunks below *prefix*. Raises NotLoaded, and as `ArrayRefs.has_any` does."""
+        refs = self._checkout.refs(self._tree.array(node))
+        exists = refs.known_any(prefix)
+        if exists is None:
+            raise NotLoaded(functools.partial(refs.has_any, prefix))
+        return exists
 
     def path(self, inode: int) -> str:
         """Return the path of an inode below the root, for people."""
@@ -139,19 +172,20 @@ class Filesystem:
 
     # -- listings ------------------------------------------------------------------------------
 
-    async def children(self, inode: int, after: int) -> Iterator[Child]:
+    def children(self, inode: int, after: int) -> Iterator[Child]:
         """Return the lines of a directory's listing behind the position *after*; 0 is the start.
 
         Positions are stable, so that a listing can be interrupted and resumed. Memory does not grow
-        with the directory. Raises why, where a manifest that would be needed cannot be loaded.
+        with the directory. Raises why, where a manifest that would be needed cannot be loaded, and
+        NotLoaded.
         """
         entry = self._inodes.entry(inode)
         match entry:
             case NodeDir(node):
-                keys = await self._keys_of(node, after)
+                keys = self._keys_of(node, after)
                 return itertools.chain(self._node_children(node, after), keys)
             case KeyDir(node, prefix):
-                refs = await self._refs(node, prefix)
+                refs = self._refs(node, prefix)
                 return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
@@ -175,7 +209,7 @@ class Filesystem:
         ]
         return entries
 
-    async def _keys_of(self, node: int, after: int) -> Iterator[Child]:
+    def _keys_of(self, node: int, after: int) -> Iterator[Child]:
         """List what the chunk keys of a node, if it is an array, show in its own directory."""
         if not isinstance(self._tree.nodes[node], Array):
             return iter(())
@@ -184,12 +218,12 @@ class Filesystem:
         first = max(after - _FIRST_CHUNK, 0)
         if encoding.separator == "/" and shape:
             if encoding.style is KeyStyle.V2:
-                return self._key_children(await self._refs(node, ()), node, (), first)
-            if first or not await self._checkout.refs(array).has_any(()):
+                return self._key_children(self._refs(node, ()), node, (), first)
+            if first or not self._has_any(node, ()):
                 return iter(())
             keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
             return iter([Child("c", keys, _FIRST_CHUNK + 1)])
-        return self._flat_children(await self._refs(node, ()), node, first)
+        return self._flat_children(self._refs(node, ()), node, first)
 
     def _flat_children(self, refs: ArrayRefs, node: int, first: int) -> Iterator[Child]:
         """List chunks whose keys have no directories."""
@@ -212,29 +246,52 @@ class Filesystem:
 
     # -- bytes ---------------------------------------------------------------------------------
 
-    async def open(self, inode: int) -> Attrs:
-        """Return the attributes of a file about to be read. Never fails for a name that exists."""
-        attrs = await self.attrs(inode)
+    def open(self, inode: int) -> Attrs:
+        """Return the attributes of a file about to be read. Never fails for a name that exists.
+
+        Raises NotLoaded.
+        """
+        attrs = self.attrs(inode)
         if attrs.is_dir:
             raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
         return attrs
 
-    async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
-        """Return the bytes [offset, offset + size) of a file, fewer at its end.
+    def read_now(self, inode: int, offset: int, size: int) -> bytes | memoryview | None:
+        """Return the bytes [offset, offset + size) of a file, fewer at its end, if they are in memory.
 
-        Raises AccessDenied, SourceError, or what keeps the manifest from loading.
+        Raises NotLoaded, AccessDenied, or what keeps the manifest from loading.
         """
         entry = self._inodes.entry(inode)
-        match entry:
-            case Document():
-                return self._tree.document(entry)[offset : offset + size]
-            case Chunk(node, coords):
-                ref = (await self._refs(node, coords)).find(coords)
-                if ref is None:
-                    raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
-                return await self._chunks.read(ref, offset, size)
-            case _:
-                raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
+        if isinstance(entry, Chunk):
+            return self._chunks.peek(self._chunk(entry), offset, size)
+        return self._document(entry)[offset : offset + size]
+
+    async def read(
+        self, inode: int, offset: int, size: int, *, reader: int = 0
+    ) -> bytes | memoryview:
+        """Return the bytes [offset, offset + size) of a file, fewer at its end.
+
+        *reader* is the thread that reads, 0 if it is not known. Raises AccessDenied, SourceError, or
+        what keeps the manifest from loading.
+        """
+        del reader
+        entry = self._inodes.entry(inode)
+        if isinstance(entry, Chunk):
+            ref = await settle(self._chunk, entry)
+            return await self._chunks.read(ref, offset, size)
+        return self._document(entry)[offset : offset + size]
+
+    def _document(self, entry: Entry) -> bytes:
+        if isinstance(entry, Document):
+            return self._tree.document(entry)
+        raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
+
+    def _chunk(self, entry: Chunk) -> ChunkRef:
+        """Return the ref of a chunk that was found by its name. Raises NotLoaded, and as `find` does."""
+        ref = self._refs(entry.node, entry.coords).find(entry.coords)
+        if ref is None:
+            raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
+        return ref
 
     # -- other rules ---------------------------------------------------------------------------
 
@@ -258,10 +315,10 @@ class Filesystem:
             entry = self._inodes.entry(inode)
             if not isinstance(entry, Chunk):
                 return True
-            ref = (await self._refs(entry.node, entry.coords)).find(entry.coords)
+            ref = await settle(self._chunk, entry)
         except VzfsError:
             return False
-        return ref is not None and read_alike(ref, before, self._access)
+        return read_alike(ref, before, self._access)
 
     # -- totals --------------------------------------------------------------------------------
 
@@ -272,35 +329,43 @@ class Filesystem:
 
     # -- provenance ----------------------------------------------------------------------------
 
-    async def xattrs(self, inode: int) -> list[str]:
-        """Return the names of an inode's extended attributes: they say where its bytes come from."""
-        ref = await self._ref_of(inode)
-        names = (
-            [*self._about_node] if ref is None else [*self._about_node, *self._about(ref), _CACHED]
-        )
-        return [XATTR_PREFIX + name for name in names]
+    def xattrs(self, inode: int) -> list[str]:
+        """Return the names of an inode's extended attributes: they say where its bytes come from.
 
-    async def xattr(self, inode: int, name: str) -> str:
-        """Return an extended attribute. Makes no request to a source. Raises NameProblem."""
+        Raises NotLoaded.
+        """
+        ref = self._ref_of(inode)
+        names = [XATTR_PREFIX + name for name in self._about_node]
+        if ref is not None:
+            names += [XATTR_PREFIX + name for name in self._about(ref)] + [CACHED]
+        return names
+
+    def xattr(self, inode: int, name: str) -> str:
+        """Return an extended attribute, other than `CACHED`. Raises NameProblem, NotLoaded."""
         found = None
         if name.startswith(XATTR_PREFIX):
             short = name.removeprefix(XATTR_PREFIX)
-            ref = await self._ref_of(inode)
+            ref = self._ref_of(inode)
             found = self._about_node.get(short)
-            if ref is not None and short == _CACHED:
-                found = "yes" if await self._is_cached(ref) else "no"
-            elif ref is not None and found is None:
+            if ref is not None and found is None:
                 found = self._about(ref).get(short)
         if found is None:
-            raise NameProblem(ErrorKind.NO_SUCH_ATTRIBUTE, "there is no such attribute", where=name)
+            raise _no_attribute(name)
         return found
 
-    async def _ref_of(self, inode: int) -> ChunkRef | None:
+    async def cached(self, inode: int) -> str:
+        """Return the attribute `CACHED` of a chunk, without a request to its source. Raises NameProblem."""
+        ref = await settle(self._ref_of, inode)
+        if ref is None:
+            raise _no_attribute(CACHED)
+        return "yes" if await self._is_cached(ref) else "no"
+
+    def _ref_of(self, inode: int) -> ChunkRef | None:
         """Return the chunk ref of an inode, None if it is no chunk or its manifest is out of reach."""
         entry = self._inodes.entry(inode)
         if not isinstance(entry, Chunk):
             return None
-        refs = await self._refs(entry.node, entry.coords)
+        refs = self._refs(entry.node, entry.coords)
         try:
             return refs.find(entry.coords)
         except VzfsError:
@@ -349,3 +414,7 @@ class Filesystem:
             return await self._chunks.is_cached(ref)
         except VzfsError:
             return False
+
+
+def _no_attribute(name: str) -> NameProblem:
+    return NameProblem(ErrorKind.NO_SUCH_ATTRIBUTE, "there is no such attribute", where=name)

@@ -84,6 +84,7 @@ class _Live:
 
     filesystem: Filesystem
     operations: fuse.Operations
+    session: fuse.Session
     rooms: dict[str, HasStatistics]
     ends_on_hangup: bool
     reload: Callable[[], Config]
@@ -172,7 +173,6 @@ async def mount(
                 report.url_prefix,
             )
     operations = fuse.Operations(filesystem, options.ownership)
-    live = _Live(filesystem, operations, rooms, options.ends_on_hangup, reload, config.policies)
     runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run]
     if disk is not None and remembered is not None:
         runs += [disk.run, remembered.run]
@@ -181,12 +181,21 @@ async def mount(
         moment = format_time(remembered.as_of * 10**9)
         notes.append(f"offline: the repository is shown as of {moment}, from the cache alone")
     with trio.open_signal_receiver(*_ENDING, signal.SIGHUP, signal.SIGUSR1) as signals:
-        fuse.init(
+        session = fuse.mount(
             operations,
             str(options.mountpoint),
             fuse.options(
                 _name_of(config), allow_other=options.visibility is not Visibility.PRIVATE
             ),
+        )
+        live = _Live(
+            filesystem,
+            operations,
+            session,
+            rooms,
+            options.ends_on_hangup,
+            reload,
+            config.policies,
         )
         try:
             await _supervise(
@@ -198,7 +207,7 @@ async def mount(
             )
         finally:
             notify("STOPPING=1")
-            fuse.close()
+            session.close()
 
 
 def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
@@ -239,7 +248,7 @@ async def _supervise(
                 nursery.cancel_scope.cancel()
 
         nursery.start_soon(announce_or_leave)
-        await fuse.serve(live.operations)
+        await live.session.serve()
         with trio.move_on_after(GRACE):
             await written()
         nursery.cancel_scope.cancel()
@@ -253,7 +262,7 @@ async def _heed_signals(signals: AsyncIterator[int], nursery: trio.Nursery, live
     async for number in signals:
         if number in _ENDING or (number == signal.SIGHUP and live.ends_on_hangup):
             logger.info("ending: %s", signal.Signals(number).name)
-            fuse.stop()
+            live.session.stop()
             scope = nursery.cancel_scope
             scope.deadline = min(scope.deadline, trio.current_time() + 2 * GRACE)
         elif number == signal.SIGHUP:
@@ -273,13 +282,14 @@ async def _reload(live: _Live, lock: trio.Lock) -> None:
             config = await trio.to_thread.run_sync(live.reload, abandon_on_cancel=True)
             access = live.filesystem.access.with_policies(config.policies)
             before, live.policies = live.policies, config.policies
-            dropped = await live.operations.adopt(access)
+            outdated = await live.operations.adopt(access)
+            await live.session.drop_pages(outdated)
             for error in config.left_out:
                 logger.warning("this does not count any more: %s", error)
             logger.info(
                 "the configuration was read again: %s; files that the kernel had to drop: %d",
                 _difference(*(_prefixes(p, access.visibility) for p in (before, live.policies))),
-                dropped,
+                len(outdated),
             )
         except VzfsError as error:
             logger.error("the configuration stays as it was: %s", error)  # noqa: TRY400 -- no bug
@@ -321,7 +331,7 @@ async def _announce(
         if result.returncode == 0:
             mounted = mounttable.topmost(options.mountpoint)
             if mounted is not None:
-                fuse.make_room(mounted.device)
+                fuse.read_further_ahead(mounted.device)
             checkout = opened.checkout
             ref = "" if checkout.ref.snapshot else f"{checkout.ref}, "
             message = (

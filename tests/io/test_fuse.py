@@ -1,12 +1,13 @@
-"""The FUSE adapter without a kernel: every outcome of a handler is a reply."""
+"""What the mount answers, without a kernel: every outcome of a request is a reply."""
 
 import errno
 import logging
 import os
+import struct
 
-import pyfuse3
 import pytest
 
+from tests.fakes import fuse_request
 from tests.io.test_filesystem import (
     DAMAGE,
     ENCODINGS,
@@ -19,6 +20,10 @@ from tests.io.test_filesystem import (
 )
 from vzfs.errors import ErrorKind, FormatError, SourceError
 from vzfs.fuse import ERRNO, Operations, Ownership, options
+from vzfs.fuse.protocol import Opcode, Opening
+from vzfs.fuse.session import Answer, Later
+
+ENTRY = struct.Struct("=QQQQ")
 
 
 @pytest.fixture(name="operations")
@@ -26,14 +31,38 @@ def _operations() -> Operations:
     return Operations(filesystem(FakeRepository({})), Ownership(1, 2))
 
 
-async def errno_of(operations: Operations, failure: Exception) -> int:
-    async def fail(*_: object) -> bytes:
+async def ask(operations: Operations, opcode: int, inode: int, body: bytes = b"") -> Answer:
+    """Have a request answered, waiting if it takes that."""
+    answer = operations.answer(opcode, inode, fuse_request(opcode, inode, body), 0)
+    return await answer.wait() if isinstance(answer, Later) else answer
+
+
+async def lookup(operations: Operations, parent: int, name: bytes) -> tuple[int, int, int]:
+    """Return the inode of a name, and for how long its entry and its attributes may be kept."""
+    answer = await ask(operations, Opcode.LOOKUP, parent, name + b"\0")
+    assert isinstance(answer, bytes)
+    inode, _, entry_valid, attr_valid = ENTRY.unpack_from(answer)
+    return inode, entry_valid, attr_valid
+
+
+def reading(offset: int, size: int) -> bytes:
+    return struct.pack("=QQIIQII", 0, offset, size, 0, 0, 0, 0)
+
+
+def opening(flags: int) -> bytes:
+    return struct.pack("=II", flags, 0)
+
+
+async def errno_of(operations: Operations, failure: Exception) -> Answer:
+    async def fail(*_: object, **__: object) -> bytes:
         raise failure
 
+    def miss(*_: object) -> None:
+        return None
+
+    operations._filesystem.read_now = miss
     operations._filesystem.read = fail
-    with pytest.raises(pyfuse3.FUSEError) as caught:
-        await operations.read(1, 0, 10)
-    return caught.value.errno
+    return await ask(operations, Opcode.READ, 1, reading(0, 10))
 
 
 @pytest.mark.parametrize("kind", ErrorKind)
@@ -47,10 +76,17 @@ async def test_every_kind_of_error_becomes_its_errno(
 async def test_a_bug_becomes_eio_and_a_traceback(
     operations: Operations, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An exception that nobody expected fails one request, and does not leave the handler."""
+    """An exception that nobody expected fails one request, at once or later, and goes no further."""
     assert await errno_of(operations, ZeroDivisionError("boom")) == errno.EIO
     assert await errno_of(operations, ExceptionGroup("g", [KeyError()])) == errno.EIO
     assert "ZeroDivisionError: boom" in caplog.text
+
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError("bang")
+
+    operations._filesystem.read_now = fail
+    assert await ask(operations, Opcode.READ, 1, reading(0, 10)) == errno.EIO
+    assert "ZeroDivisionError: bang" in caplog.text
 
 
 async def test_only_absent_names_are_enoent() -> None:
@@ -70,89 +106,6 @@ async def test_one_trouble_is_one_line(
     assert [r.getMessage().count("damage") for r in caplog.records] == [1, 1]
 
 
-async def test_an_absent_name_is_remembered_by_the_kernel(operations: Operations) -> None:
-    """A lookup of a name that the snapshot does not have answers with no inode, for good."""
-    entry = await operations.lookup(1, b"nope", None)
-    assert entry.st_ino == 0
-    assert entry.entry_timeout > 10**8
-
-
-def test_a_source_adds_no_options() -> None:
-    """A comma in the name of a source stays in the name."""
-    chosen = options("s3://b/a,allow_other\\", allow_other=False)
-    assert "fsname=s3://b/a\\,allow_other\\\\" in chosen
-    assert "allow_other" not in chosen
-    assert {"ro", "nosuid", "nodev", "default_permissions"} <= chosen
-
-
-async def test_what_is_not_certain_is_not_kept() -> None:
-    """Of a name that a damaged manifest may hold the kernel keeps neither entry, nor size, nor pages."""
-    repository = FakeRepository({"good": inline([0]), "bad": DAMAGE})
-    operations = Operations(
-        filesystem(repository, array(GRID, ENCODINGS[1], SPLIT)), Ownership(1, 2)
-    )
-    folder = (await operations.lookup(1, b"a", None)).st_ino
-    for name, is_certain in ((b"c.0.0", True), (b"c.3.1", False)):
-        entry = await operations.lookup(folder, name, None)
-        opened = await operations.open(entry.st_ino, os.O_RDONLY, None)
-        assert (entry.entry_timeout > 0, entry.attr_timeout > 0) == (is_certain, is_certain)
-        assert (opened.keep_cache, opened.direct_io) == (is_certain, not is_certain)
-        again = await operations.getattr(entry.st_ino, None)
-        assert (again.attr_timeout > 0) == is_certain
-
-
-async def test_nothing_is_opened_for_writing(operations: Operations) -> None:
-    """A handler refuses what the read-only superblock would have refused."""
-    inode = (await operations.lookup(1, b"zarr.json", None)).st_ino
-    for flags in (os.O_WRONLY, os.O_RDWR):
-        with pytest.raises(pyfuse3.FUSEError) as caught:
-            await operations.open(inode, flags, None)
-        assert caught.value.errno == errno.EROFS
-
-
-async def test_what_was_read_is_known_until_the_kernel_forgets_it(
-    operations: Operations, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When rules change, the kernel drops the pages of files that read otherwise now, and of no others."""
-    dropped: list[int] = []
-
-    async def answer(*_: object) -> bytes:
-        return b"x"
-
-    async def reads_as_under(before: object, inode: int) -> bool:
-        return inode == 3
-
-    def drop(inode: int) -> None:
-        dropped.append(inode)
-        raise FileNotFoundError
-
-    monkeypatch.setattr(pyfuse3, "invalidate_inode", drop)
-    operations._filesystem.read = answer
-    operations._filesystem.reads_as_under = reads_as_under
-    operations._filesystem.adopt = lambda access: None
-    for inode in (2, 3, 4, 5):
-        await operations.read(inode, 0, 10)
-    await operations.forget([(4, 1)])
-    assert await operations.adopt(None) == 2
-    assert sorted(dropped) == [2, 5]
-
-
-async def test_a_handle_of_unbuffered_reads_lives_as_long_as_it_is_open(
-    operations: Operations,
-) -> None:
-    """Handles that remember who opened them are distinct, mean their inode, and leave nothing when closed."""
-    inode = (await operations.lookup(1, b"zarr.json", None)).st_ino
-    plain = await operations.open(inode, os.O_RDONLY, None)
-    direct = [await operations.open(inode, os.O_RDONLY | os.O_DIRECT, None) for _ in range(2)]
-    handles = [opened.fh for opened in (plain, *direct)]
-    assert len(set(handles)) == 3
-    expected = bytes(await operations.read(plain.fh, 0, 5))
-    assert [bytes(await operations.read(handle, 0, 5)) for handle in handles] == [expected] * 3
-    for handle in handles:
-        await operations.release(handle)
-    assert operations._opened == {}
-
-
 async def test_being_offline_is_one_line_for_everything(
     operations: Operations, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,3 +114,100 @@ async def test_being_offline_is_one_line_for_everything(
     for where in ("a", "b", "c"):
         await errno_of(operations, SourceError(ErrorKind.OFFLINE, "not here", where=where))
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("opcode", Opcode)
+async def test_requests_too_short_for_what_they_ask_fail_alone(
+    opcode: Opcode, operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request without its fields gets an answer like any other, and is no bug."""
+    caplog.set_level(logging.WARNING)
+    for body in (b"", b"\0", b"x"):
+        answer = await ask(operations, opcode, 1, body)
+        assert answer in {errno.EIO, errno.ENOSYS, errno.EROFS, errno.ENOTTY, errno.EINVAL} or (
+            isinstance(answer, bytes)
+        )
+    assert "bug" not in caplog.text
+
+
+async def test_what_is_not_known_is_refused_for_good(operations: Operations) -> None:
+    """Requests of kinds without a meaning here are ENOSYS, so that the kernel does not ask again."""
+    for opcode in (Opcode.FLUSH, Opcode.FSYNC, 46, 52, 4000):
+        assert await ask(operations, opcode, 1) == errno.ENOSYS
+    assert await ask(operations, Opcode.IOCTL, 1) == errno.ENOTTY
+
+
+async def test_an_absent_name_is_remembered_by_the_kernel(operations: Operations) -> None:
+    """A lookup of a name that the snapshot does not have answers with no inode, for good."""
+    inode, valid, _ = await lookup(operations, 1, b"nope")
+    assert inode == 0
+    assert valid > 10**8
+
+
+def test_a_source_adds_no_options() -> None:
+    """A comma in the name of a source stays in the name."""
+    chosen = options("s3://b/a,allow_other\\", allow_other=False)
+    assert "fsname=s3://b/a\\,allow_other\\\\" in chosen
+    assert "allow_other" not in chosen
+    assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(chosen)
+
+
+async def test_what_is_not_certain_is_not_kept() -> None:
+    """Of a name that a damaged manifest may hold the kernel keeps neither entry, nor size, nor pages."""
+    repository = FakeRepository({"good": inline([0]), "bad": DAMAGE})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[1], SPLIT)), Ownership(1, 2)
+    )
+    folder, _, _ = await lookup(operations, 1, b"a")
+    for name, is_certain in ((b"c.0.0", True), (b"c.3.1", False)):
+        inode, entry_valid, attr_valid = await lookup(operations, folder, name)
+        assert (entry_valid > 0, attr_valid > 0) == (is_certain, is_certain)
+        opened = await ask(operations, Opcode.OPEN, inode, opening(os.O_RDONLY))
+        assert isinstance(opened, bytes)
+        flags = Opening(struct.unpack("=QII", opened)[1])
+        assert (Opening.KEEP_CACHE in flags) == is_certain
+        assert (Opening.DIRECT_IO in flags) == (not is_certain)
+        again = await ask(operations, Opcode.GETATTR, inode)
+        assert isinstance(again, bytes)
+        assert (struct.unpack_from("=Q", again)[0] > 0) == is_certain
+
+
+async def test_nothing_is_opened_for_writing(operations: Operations) -> None:
+    """What the read-only superblock would have refused is refused."""
+    inode, _, _ = await lookup(operations, 1, b"zarr.json")
+    for flags in (os.O_WRONLY, os.O_RDWR):
+        assert await ask(operations, Opcode.OPEN, inode, opening(flags)) == errno.EROFS
+    assert await ask(operations, Opcode.UNLINK, 1, b"zarr.json\0") == errno.EROFS
+
+
+async def test_what_was_read_is_known_until_the_kernel_forgets_it(operations: Operations) -> None:
+    """When rules change, the kernel is to drop the pages of files that read otherwise now, and of no others."""
+
+    async def reads_as_under(before: object, inode: int) -> bool:
+        return inode == 3
+
+    operations._filesystem.read_now = lambda *_: b"x"
+    operations._filesystem.reads_as_under = reads_as_under
+    operations._filesystem.adopt = lambda access: None
+    for inode in (2, 3, 4, 5):
+        await ask(operations, Opcode.READ, inode, reading(0, 10))
+    operations.drained()
+    operations.forget(4)
+    assert sorted(await operations.adopt(None)) == [2, 5]
+
+
+async def test_a_late_forget_is_not_about_what_was_just_read(operations: Operations) -> None:
+    """The kernel may say that it forgot an inode after it has looked it up and read it again."""
+
+    async def reads_as_under(before: object, inode: int) -> bool:
+        return False
+
+    operations._filesystem.read_now = lambda *_: b"x"
+    operations._filesystem.reads_as_under = reads_as_under
+    operations._filesystem.adopt = lambda access: None
+    await ask(operations, Opcode.READ, 2, reading(0, 10))
+    operations.forget(2)
+    assert await operations.adopt(None) == [2]
+    operations.drained()
+    operations.forget(2)
+    assert await operations.adopt(None) == []

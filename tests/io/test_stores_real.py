@@ -20,7 +20,7 @@ from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks
 from vzfs.config import Flags, load
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.filesystem import Filesystem
+from vzfs.filesystem import Filesystem, settle
 from vzfs.mount import open_source
 from vzfs.source import Places, Source
 
@@ -89,7 +89,7 @@ async def test_a_repository_is_read_from_any_store(
     async def read(path: str) -> bytes:
         inode = ROOT
         for name in path.split("/"):
-            found = await files.lookup(inode, name)
+            found = await settle(files.lookup, inode, name)
             inode = found.inode
         return bytes(await files.read(inode, 0, found.size))
 

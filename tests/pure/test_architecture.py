@@ -26,7 +26,7 @@ RANKS = {
 """How high each room lies: it may use what lies lower, and itself. "vzfs" is the version alone."""
 
 OWNERS = {
-    "pyfuse3": {"fuse"}, "httptools": {"source"}, "ssl": {"source"},
+    "httptools": {"source"}, "ssl": {"source"},
     "botocore": {"source"}, "google": {"source"}, "azure": {"source"}, "click": {"cli"},
 }  # fmt: skip
 """Which rooms may use a library that nobody else may use; mounthelper borrows click's errors."""
@@ -82,7 +82,7 @@ def test_every_room_has_a_rank() -> None:
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_a_library_has_one_owner(library: str) -> None:
-    """Only fuse.py speaks FUSE, and only vzfs/source talks to stores and servers."""
+    """Only vzfs/source talks to stores and servers, and only the command line knows click."""
     users = {
         room_of(path)
         for path in MODULES

@@ -76,7 +76,7 @@ class ArrayRefs:
     # -- loading -------------------------------------------------------------------------------
 
     def is_loaded(self, prefix: tuple[int, ...]) -> bool:
-        """Whether `load` would have nothing to do."""
+        """Whether `load` has nothing to do for *prefix*, as at first after it has returned."""
         return not self._missing or not any(map(self._is_due, self._meeting(prefix)))
 
     async def load(self, prefix: tuple[int, ...]) -> None:
@@ -90,6 +90,15 @@ class ArrayRefs:
             async with trio.open_nursery() as nursery:
                 for i in due:
                     nursery.start_soon(self._load_part, i)
+        if due:
+            self._keep_failures(prefix)
+
+    def _keep_failures(self, prefix: tuple[int, ...]) -> None:
+        """Have failures count from now, so that who has waited for all finds none to be tried again."""
+        for i in self._meeting(prefix):
+            part = self._parts[i]
+            if isinstance(part, _Failure):
+                part.until = trio.current_time() + RETRY_AFTER
 
     def _is_due(self, i: int) -> bool:
         part = self._parts[i]
@@ -152,14 +161,33 @@ class ArrayRefs:
         if self._sole is not None:
             return self._sole.has_any(low, high)
         meeting = self._meeting(prefix)
+        has_tried = False
         for i in sorted(meeting, key=self._is_due):
             if self._is_due(i):
                 await self._load_part(i)
+                has_tried = True
             part = self._parts[i]
             if isinstance(part, Manifest) and part.has_any(low, high):
                 return True
+        if has_tried:
+            self._keep_failures(prefix)
         for i in meeting:
             _loaded(self._parts[i])
+        return False
+
+    def known_any(self, prefix: tuple[int, ...]) -> bool | None:
+        """Answer as `has_any` does, from what is loaded; None where that does not say."""
+        low, high = self.array.grid.span(prefix)
+        if self._sole is not None:
+            return self._sole.has_any(low, high)
+        meeting = self._meeting(prefix)
+        parts = [self._parts[i] for i in meeting]
+        if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
+            return True
+        if any(map(self._is_due, meeting)):
+            return None
+        for part in parts:
+            _loaded(part)
         return False
 
     def children_arrays(self, prefix: tuple[int, ...], first: int, count: int) -> Children:
