@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vzfs.access import Access
-from vzfs.chunks import Chunks, read_alike
+from vzfs.chunks import Chunks, ReadAhead, near, read_alike
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.location import ETag, LastModified
@@ -88,11 +88,14 @@ class Totals:
 class Filesystem:
     """One checkout as a read-only file system."""
 
-    def __init__(self, checkout: Checkout, access: Access, chunks: Chunks) -> None:
+    def __init__(
+        self, checkout: Checkout, access: Access, chunks: Chunks, ahead: ReadAhead
+    ) -> None:
         self.snapshot: Final = checkout.snapshot
         self._checkout = checkout
         self._access = access
         self._chunks = chunks
+        self._ahead = ahead
         self._tree = Tree(checkout.snapshot)
         self._inodes = Inodes(self._tree)
         # A listing comes in many pages; its lines are made once.
@@ -262,36 +265,45 @@ class Filesystem:
         Raises NotLoaded, AccessDenied, or what keeps the manifest from loading.
         """
         entry = self._inodes.entry(inode)
-        if isinstance(entry, Chunk):
-            return self._chunks.peek(self._chunk(entry), offset, size)
-        return self._document(entry)[offset : offset + size]
+        if not isinstance(entry, Chunk):
+            return self._document(entry)[offset : offset + size]
+        refs, ref = self._chunk(entry)
+        coords = entry.coords
+        block = self._ahead.block(refs, coords, ref, offset)
+        beside = near(refs, coords, ref)
+        data = self._chunks.peek(ref, offset, size, near=beside, block=block)
+        self._ahead.follow(refs, coords, ref, offset, size, block)
+        return data
 
-    async def read(
-        self, inode: int, offset: int, size: int, *, reader: int = 0
-    ) -> bytes | memoryview:
+    async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size) of a file, fewer at its end.
 
-        *reader* is the thread that reads, 0 if it is not known. Raises AccessDenied, SourceError, or
-        what keeps the manifest from loading.
+        Who reads was seen by `read_now`. Raises AccessDenied, SourceError, or what keeps the
+        manifest from loading.
         """
-        del reader
         entry = self._inodes.entry(inode)
-        if isinstance(entry, Chunk):
-            ref = await settle(self._chunk, entry)
-            return await self._chunks.read(ref, offset, size)
-        return self._document(entry)[offset : offset + size]
+        if not isinstance(entry, Chunk):
+            return self._document(entry)[offset : offset + size]
+        refs, ref = await settle(self._chunk, entry)
+        block = self._ahead.block(refs, entry.coords, ref, offset)
+        beside = near(refs, entry.coords, ref)
+        return await self._chunks.read(ref, offset, size, near=beside, block=block)
 
     def _document(self, entry: Entry) -> bytes:
         if isinstance(entry, Document):
             return self._tree.document(entry)
         raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
 
-    def _chunk(self, entry: Chunk) -> ChunkRef:
-        """Return the ref of a chunk that was found by its name. Raises NotLoaded, and as `find` does."""
-        ref = self._refs(entry.node, entry.coords).find(entry.coords)
+    def _chunk(self, entry: Chunk) -> tuple[ArrayRefs, ChunkRef]:
+        """Return the refs of an array, and that of a chunk that was found by its name.
+
+        Raises NotLoaded, and as `find` does.
+        """
+        refs = self._refs(entry.node, entry.coords)
+        ref = refs.find(entry.coords)
         if ref is None:
             raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
-        return ref
+        return refs, ref
 
     # -- other rules ---------------------------------------------------------------------------
 
@@ -315,7 +327,7 @@ class Filesystem:
             entry = self._inodes.entry(inode)
             if not isinstance(entry, Chunk):
                 return True
-            ref = await settle(self._chunk, entry)
+            _, ref = await settle(self._chunk, entry)
         except VzfsError:
             return False
         return read_alike(ref, before, self._access)
@@ -355,10 +367,20 @@ class Filesystem:
 
     async def cached(self, inode: int) -> str:
         """Return the attribute `CACHED` of a chunk, without a request to its source. Raises NameProblem."""
-        ref = await settle(self._ref_of, inode)
-        if ref is None:
+        entry = self._inodes.entry(inode)
+        if not isinstance(entry, Chunk):
             raise _no_attribute(CACHED)
-        return "yes" if await self._is_cached(ref) else "no"
+        try:
+            refs, ref = await settle(self._chunk, entry)
+        except VzfsError:
+            raise _no_attribute(CACHED) from None
+        block = self._ahead.block(refs, entry.coords, ref)
+        beside = near(refs, entry.coords, ref)
+        try:
+            is_cached = await self._chunks.is_cached(ref, near=beside, block=block)
+        except VzfsError:
+            is_cached = False
+        return "yes" if is_cached else "no"
 
     def _ref_of(self, inode: int) -> ChunkRef | None:
         """Return the chunk ref of an inode, None if it is no chunk or its manifest is out of reach."""
@@ -408,12 +430,6 @@ class Filesystem:
         if container is not None:
             about["container"] = container.name or container.url_prefix
         return about
-
-    async def _is_cached(self, ref: ChunkRef) -> bool:
-        try:
-            return await self._chunks.is_cached(ref)
-        except VzfsError:
-            return False
 
 
 def _no_attribute(name: str) -> NameProblem:

@@ -25,7 +25,7 @@ import trio
 from vzfs import fuse, mounttable
 from vzfs.access import Access, AccessPolicy, Visibility, in_force
 from vzfs.cache import DiskCache, MemoryCache
-from vzfs.chunks import Chunks
+from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Config
 from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
 from vzfs.filesystem import Filesystem
@@ -44,6 +44,8 @@ MAX_FETCHES: Final = 256
 them."""
 MAX_DISK: Final = 8
 """Threads that read and write the cache at a time."""
+AHEAD_SHARE: Final = 4
+"""One part in so many of the memory for chunks may hold what is read ahead."""
 GRACE: Final = 2.0
 """Seconds for requests under way when the mount is told to end, and for what is not yet in the
 cache."""
@@ -159,8 +161,14 @@ async def mount(
     opened = await _open(config, remembered or source, source, access)
     memory = MemoryCache(config.memory)
     chunks = Chunks(opened.source, opened.access, memory, disk)
-    filesystem = Filesystem(opened.checkout, opened.access, chunks)
-    rooms: dict[str, HasStatistics] = {"chunks": chunks, "memory": memory, "source": opened.source}
+    ahead = ReadAhead(chunks, config.memory // AHEAD_SHARE)
+    filesystem = Filesystem(opened.checkout, opened.access, chunks, ahead)
+    rooms: dict[str, HasStatistics] = {
+        "chunks": chunks,
+        "ahead": ahead,
+        "memory": memory,
+        "source": opened.source,
+    }
     if disk is not None:
         rooms["disk"] = disk
     if opened.checkout.repository.notice:
@@ -201,7 +209,7 @@ async def mount(
             await _supervise(
                 live,
                 runs,
-                chunks.written,
+                disk.written if disk is not None else _nothing,
                 signals,
                 lambda: _announce(options, opened, notes, announce),
             )
@@ -217,7 +225,13 @@ def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
     if visibility is Visibility.PUBLIC:
         folder /= PUBLIC_FOLDER
     limiter = trio.CapacityLimiter(MAX_DISK)
-    return DiskCache(folder, max_bytes=config.cache_size, limiter=limiter)
+    return DiskCache(
+        folder, max_bytes=config.cache_size, limiter=limiter, owner=str(config.repository)
+    )
+
+
+async def _nothing() -> None:
+    """Wait for nothing to be written, where there is no cache."""
 
 
 def _name_of(config: Config) -> str:

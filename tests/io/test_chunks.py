@@ -8,7 +8,7 @@ import trio
 
 from tests.fakes import FakeSource
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
-from vzfs.cache import DiskCache, EntryKey, MemoryCache
+from vzfs.cache import DiskCache, EntryKey, MemoryCache, disk, unwritten
 from vzfs.chunks import Chunks
 from vzfs.chunks.chunks import REMEMBER_FAILURE
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
@@ -65,6 +65,8 @@ def _new_reader(source: FakeSource, nursery: trio.Nursery) -> Callable[..., obje
     async def make(folder: Path | None = None, endpoint: str | None = None) -> Reader:
         reader = Reader(source, folder, endpoint)
         await nursery.start(reader.chunks.run)
+        if reader.disk is not None:
+            await nursery.start(reader.disk.run)
         return reader
 
     return make
@@ -333,6 +335,50 @@ async def wait_until_held(source: FakeSource, count: int) -> None:
             await trio.sleep(0.001)
 
 
+async def test_what_is_not_yet_on_disk_is_served_from_memory(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A chunk that the memory cache let go before it was written is not fetched again."""
+    reader = await new_reader(tmp_path)
+    reader.chunks._memory = MemoryCache(0)
+    blocked = trio.Event()
+    put = DiskCache._write_on_shelf
+
+    async def slow(self: DiskCache, *args: object) -> None:
+        await blocked.wait()
+        await put(self, *args)
+
+    monkeypatch.setattr(DiskCache, "_write_on_shelf", slow)
+    for _ in range(3):
+        assert await reader.read(ref(0, 100)) == DATA[:100]
+    assert len(source.fetched) == 1
+    blocked.set()
+    await reader.written()
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+    assert len(source.fetched) == 1
+
+
+async def test_a_cache_that_raises_ends_nothing(
+    source: FakeSource,
+    new_reader: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Even a bug in the disk cache costs no read and does not end what serves the others."""
+    reader = await new_reader(tmp_path)
+
+    async def fail(self: DiskCache, *args: object) -> None:
+        raise OverflowError
+
+    monkeypatch.setattr(DiskCache, "_write_on_shelf", fail)
+    assert await reader.read(ref(0, 100)) == DATA[:100]
+    await reader.written()
+    assert await reader.read(ref(100, 100)) == DATA[100:200]
+    await reader.written()
+    assert "a chunk was not cached" in caplog.text
+
+
 async def test_two_first_fetches_of_two_versions_are_not_both_served(
     source: FakeSource, new_reader: Callable
 ) -> None:
@@ -421,6 +467,32 @@ async def test_one_name_at_two_endpoints_is_two_objects(
             await reader.written()
 
         assert len(source.fetched) == 3
+
+
+async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
+    source: FakeSource,
+    new_reader: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What waits for the disk is bounded; a fetch waits a moment for room, and is served uncached if there is none."""
+    monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 150)
+    monkeypatch.setattr(disk, "MAX_DELAY", 0.01)
+    reader = await new_reader(tmp_path)
+    blocked = trio.Event()
+    put = DiskCache._write_on_shelf
+
+    async def slow(self: DiskCache, *args: object) -> None:
+        await blocked.wait()
+        await put(self, *args)
+
+    monkeypatch.setattr(DiskCache, "_write_on_shelf", slow)
+    for offset in (0, 100, 200):
+        assert await reader.read(ref(offset, 100)) == DATA[offset : offset + 100]
+    assert reader.disk.statistics().unwritten == 100 + unwritten._OF_A_RECORD
+    blocked.set()
+    await reader.written()
+    assert reader.disk.statistics().writes == 1
 
 
 async def test_a_version_that_a_server_confirmed_binds_before_it_is_served(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.fakes import FakeSource
 from vzfs.access import Access
 from vzfs.cache import MemoryCache
-from vzfs.chunks import Chunks
+from vzfs.chunks import Chunks, ReadAhead
 from vzfs.errors import ErrorKind, FormatError, NameProblem, VzfsError
 from vzfs.filesystem import Attrs, Filesystem, settle
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding, KeyStyle
@@ -83,7 +83,7 @@ def filesystem(repository: FakeRepository, *arrays: Array) -> Filesystem:
     snapshot = Snapshot(id="S", written_at=0, message="", metadata={}, nodes=nodes)
     access = Access(parse_prefix("s3://repos/mine"))
     chunks = Chunks(FakeSource(), access, MemoryCache(2**20), None)
-    return Filesystem(Checkout(repository, snapshot, RefSpec()), access, chunks)
+    return Filesystem(Checkout(repository, snapshot, RefSpec()), access, chunks, ReadAhead(chunks, 2**20))
 
 
 def array(

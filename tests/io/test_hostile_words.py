@@ -17,7 +17,7 @@ from vzfs.errors import AccessDenied, ConfigError, ErrorKind, SourceError, VzfsE
 from vzfs.model.location import ETag, parse_location, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
-from vzfs.plan import WHOLE_LIMIT
+from vzfs.plan import BLOCK, WHOLE_LIMIT
 from vzfs.repository.storage import NoSource, Remembered, Storage
 from vzfs.source import Places, Source, Timing
 from vzfs.source.addresses import reach_of
@@ -257,10 +257,10 @@ async def test_a_weak_etag_does_not_let_two_versions_mix(nursery: trio.Nursery) 
     chunks = Chunks(source, access, MemoryCache(2**26), None)
     await nursery.start(chunks.run)
     ref = ChunkRef(ChunkKind.VIRTUAL, 2 * WHOLE_LIMIT, url, 0, ETag(tag))
-    assert bytes(await chunks.read(ref, 0, 1)) == b"\0"
+    assert bytes(await chunks.read(ref, 0, 1, block=BLOCK)) == b"\0"
     source.put(url, b"\1" * (2 * WHOLE_LIMIT), etag=tag, last_modified=1_700_000_001)
     with pytest.raises(SourceError) as caught:
-        await chunks.read(ref, 2 * WHOLE_LIMIT - 1, 1)
+        await chunks.read(ref, 2 * WHOLE_LIMIT - 1, 1, block=BLOCK)
     assert caught.value.kind is ErrorKind.SOURCE_CHANGED
 
 

@@ -354,14 +354,17 @@ async def test_one_container_at_two_accounts_is_two_objects(
                 containers=[VirtualChunkContainer("az://data/")],
             )
             chunks = Chunks(source, access, MemoryCache(2**20), disk)
+            await nursery.start(disk.run)
             await nursery.start(chunks.run)
             await chunks.read(ChunkRef(ChunkKind.VIRTUAL, 100, url, 0, checksum), 0, 100)
             with trio.fail_after(5):
-                await chunks.written()
+                await disk.written()
         assert len(source.fetched) == 2
 
 
-async def test_a_policy_that_says_another_account_means_another_object() -> None:
+async def test_a_policy_that_says_another_account_means_another_object(
+    nursery: trio.Nursery,
+) -> None:
     """Bytes that a mount holds of one account are not served once its policy names another."""
     url = "az://data/object"
     source = FakeSource()
@@ -375,6 +378,7 @@ async def test_a_policy_that_says_another_account_means_another_object() -> None
         for account in ("one", "two")
     ]
     chunks = Chunks(source, accesses[0], MemoryCache(2**20), None)
+    await nursery.start(chunks.run)
     ref = ChunkRef(ChunkKind.VIRTUAL, 100, url, 0, ETag(source.seen(url).etag))
     for access, fetches in ((accesses[0], 1), (accesses[1], 2), (accesses[0], 2)):
         chunks.adopt(access)
@@ -403,13 +407,14 @@ async def test_the_cache_is_no_answer_to_a_refusal(
     async def mounted() -> Chunks:
         disk = DiskCache(tmp_path, max_bytes=2**30, limiter=trio.CapacityLimiter(4))
         chunks = Chunks(source, access, MemoryCache(2**20), disk)
+        await nursery.start(disk.run)
         await nursery.start(chunks.run)
         return chunks
 
     first = await mounted()
     await first.read(ref, 0, 100)
     with trio.fail_after(5):
-        await first.written()
+        await first._disk.written()
 
     async def version(wanted: object) -> str:
         await trio.lowlevel.checkpoint()

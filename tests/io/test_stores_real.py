@@ -17,7 +17,7 @@ from tests.stores.liar import Liar, small_pages
 from tests.stores.store import BUCKET, Store
 from vzfs.access import StoreOptions
 from vzfs.cache import MemoryCache
-from vzfs.chunks import Chunks
+from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Flags, load
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.filesystem import Filesystem, settle
@@ -84,7 +84,7 @@ async def test_a_repository_is_read_from_any_store(
     await nursery.start(opened.source.run)
     chunks = Chunks(opened.source, opened.access, MemoryCache(2**20), None)
     await nursery.start(chunks.run)
-    files = Filesystem(opened.checkout, opened.access, chunks)
+    files = Filesystem(opened.checkout, opened.access, chunks, ReadAhead(chunks, 2**20))
 
     async def read(path: str) -> bytes:
         inode = ROOT

@@ -118,19 +118,21 @@ class ReadAhead:
             streams=len(self._streams),
         )
 
-    def block(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef, offset: int) -> int:
+    def block(
+        self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef, offset: int | None = None
+    ) -> int:
         """Return the length of the pieces in which the chunk at *coords* is read, 0 for the whole.
 
         A shard is read by ranges, unless its beginning is read first: who wants inner chunks looks
         into its index before, which lies at its end. One with the index in front is always read by
-        ranges.
+        ranges. *offset* is where is being read; without it nothing is learned.
         """
         index = refs.array.shard_index
         if index is None:
             return block_of(ref.length)
         key = refs.array.id, coords
         is_whole = self._is_whole.get(key)
-        if is_whole is None:
+        if is_whole is None and offset is not None:
             is_whole = offset == 0 and index == "end"
             self._is_whole[key] = is_whole
             if len(self._is_whole) > MAX_SHARDS:
@@ -213,7 +215,9 @@ class ReadAhead:
             room -= ref.length
             found.append((coords, ref))
         now = trio.current_time()
-        wanted = [(ref, [ByteRange(0, ref.length)], near(refs, coords, ref)) for coords, ref in found]
+        wanted = [
+            (ref, [ByteRange(0, ref.length)], near(refs, coords, ref)) for coords, ref in found
+        ]
         for number, piece in self._chunks.ahead(wanted):
             coords, ref = found[number]
             self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now)

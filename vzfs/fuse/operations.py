@@ -257,7 +257,7 @@ class Operations:
         return data
 
     async def _read_later(self, inode: int, span: protocol.Span, thread: int) -> Answer:
-        data = await self._filesystem.read(inode, *span, reader=thread)
+        data = await self._filesystem.read(inode, *span)
         # The reply is on its way before anybody else runs, so it is known before it is kept.
         self._kept[inode] = self._round
         return data
