@@ -1,0 +1,160 @@
+"""One walk: a path, how far along it the reader is, and how far ahead chunks were asked for."""
+
+from collections import deque
+from collections.abc import Container, Iterable
+from typing import Final
+
+from vzfs.walks.paths import Coords, Path
+
+FIRST_WINDOW: Final = 2
+"""Chunks asked for when a walk is seeded: few touches speak for it yet."""
+PROBE: Final = 2
+"""Chunks asked for beyond a turn that the reader was not seen to take."""
+REACH: Final = 8
+"""Places by which a touch may be further ahead, or behind, than the touches of a walk come out of
+order, and still be of it."""
+RECALL: Final = 32
+"""Touches that a walk remembers, to be fitted again."""
+LATE: Final = 4
+"""Touches of which the front is the second furthest, so that one touch of a stranger who hits the
+path ahead does not move it."""
+
+type Asked = dict[Coords, Walk]
+"""The chunks that were asked for and neither touched nor passed since, with the walk they are of."""
+
+
+class Walk:
+    """A reader's walk along *path*, begun with what it *touched*, in the order of time.
+
+    *window* is how many chunks it may be ahead, 0 before anything was asked for; *lag* by how many
+    places touches have come behind the front; *skipped* what was asked for on this path and passed
+    over, the latest of it; *time* when it was last touched.
+    """
+
+    __slots__ = (
+        "_asked", "_asked_to", "_front", "_late", "_outstanding", "_turn", "_whose",
+        "lag", "path", "recent", "skipped", "time", "window",
+    )  # fmt: skip
+
+    def __init__(self, path: Path, touched: Iterable[Coords], whose: Asked) -> None:
+        self._whose = whose
+        self._asked: deque[tuple[int, Coords]] = deque()  # by ordinal; touched ones stay a while
+        self._outstanding = 0
+        self.window = 0
+        self.time = 0
+        self.recent = deque(touched, maxlen=RECALL)
+        self.skipped: deque[Coords] = deque(maxlen=RECALL)
+        self.take(path)
+
+    # -- the path ------------------------------------------------------------------------------
+
+    def take(self, path: Path) -> None:
+        """Go on along another path, which holds what was touched last."""
+        self.path = path
+        self.skipped.clear()
+        ordinals = [o for o in map(path.ordinal, self.recent) if o is not None]
+        self._late = deque(ordinals, maxlen=LATE)
+        self._front = self._asked_to = self.lag = 0
+        for ordinal in ordinals:
+            self._front = max(self._front, ordinal)
+            self.lag = max(self.lag, self._front - ordinal)
+        self._asked_to = self._front
+        self._turn = 0
+        self._pass_turns()
+        asked, self._asked = self._asked, deque()
+        self._adopt(asked, self)
+
+    def absorb(self, other: "Walk") -> None:
+        """Take over from a walk that turns out to be of the same reader."""
+        self.window = max(self.window, other.window)
+        self._adopt(other._asked, other)
+
+    def _adopt(self, asked: Iterable[tuple[int, Coords]], owner: "Walk") -> None:
+        """Keep of what *owner* asked for that which lies on this path; forget the rest."""
+        kept = list(self._asked)
+        for _, coords in asked:
+            if self._whose.get(coords) is owner:
+                owner._outstanding -= 1
+                ordinal = self.path.ordinal(coords)
+                if ordinal is None:
+                    del self._whose[coords]
+                else:
+                    self._whose[coords] = self
+                    self._outstanding += 1
+                    kept.append((ordinal, coords))
+        self._asked = deque(sorted(kept))
+
+    def _pass_turns(self) -> None:
+        turns = self.path.turns
+        while self._turn < len(turns) and self._front >= turns[self._turn]:
+            self._turn += 1
+
+    # -- the reader ----------------------------------------------------------------------------
+
+    def is_near(self, coords: Coords) -> bool:
+        """Whether this walk's reader may touch a chunk about now."""
+        ordinal = self.path.ordinal(coords)
+        reach = 2 * self.lag + REACH
+        return (
+            ordinal is not None
+            and self._front - reach <= ordinal <= max(self._asked_to, self._front) + reach
+        )
+
+    def follow(self, coords: Coords) -> None:
+        """Note that the reader touched a chunk of the path."""
+        ordinal = self.path.ordinal(coords)
+        assert ordinal is not None  # noqa: S101 -- what was asked for, or is near, is on the path
+        self.recent.append(coords)
+        late = self._late
+        late.append(ordinal)
+        self._front = front = sorted(late)[-2]
+        if front - ordinal > self.lag:
+            self.lag = front - ordinal
+        if self._turn < len(self.path.turns):
+            self._pass_turns()
+        asked, behind = self._asked, front - 2 * self.lag - LATE
+        while asked and asked[0][0] < behind:
+            _, passed = asked.popleft()
+            if self._whose.get(passed) is self:
+                del self._whose[passed]
+                self._outstanding -= 1
+                self.skipped.append(passed)
+
+    # -- what is ahead -------------------------------------------------------------------------
+
+    def get_ahead(self, limit: int, touched: Container[Coords]) -> list[Coords]:
+        """Return what to ask for now: nothing, or a batch of what comes next and was not *touched*."""
+        ahead = max(min(self._outstanding, self._asked_to - self._front), 0)
+        if ahead > min(self.window, limit) // 2:
+            return []
+        path, turns = self.path, self.path.turns
+        window = min(self.window * 2 or FIRST_WINDOW, limit)
+        start = max(self._asked_to, self._front) + 1
+        end = min(start + window - ahead, path.size)
+        if self._turn < len(turns):
+            end = min(end, turns[self._turn] + PROBE)
+        if end <= start:
+            return []
+        self.window = window
+        self._asked_to = end - 1
+        batch = []
+        for ordinal in range(start, end):
+            coords = path.at(ordinal)
+            if coords not in touched and coords not in self._whose:
+                self._whose[coords] = self
+                self._asked.append((ordinal, coords))
+                batch.append(coords)
+        self._outstanding += len(batch)
+        return batch
+
+    def arrived(self) -> None:
+        """Note that a chunk asked for was touched, or dropped."""
+        self._outstanding -= 1
+
+    def forget(self) -> None:
+        """Forget all that was asked for."""
+        for _, coords in self._asked:
+            if self._whose.get(coords) is self:
+                del self._whose[coords]
+        self._asked.clear()
+        self._outstanding = 0
