@@ -30,7 +30,7 @@ async def ask(
     client: Client, wanted: Request, limit: int = 1 << 20, reach: Reach = LOOPBACK
 ) -> tuple[Response, bytes]:
     """Return the reply to *wanted* and its body."""
-    async with client.send(wanted, reach) as response:
+    with await client.send(wanted, reach) as response:
         return response, await response.read(limit)
 
 
@@ -92,12 +92,12 @@ async def test_a_body_is_sent_with_its_length(client: Client) -> None:
         {"headers": {"connection": "x"}}, {"headers": {"Proxy-Authorization": "x"}}, {"headers": {"Expect": "x"}},
     ],
 )  # fmt: skip
-def test_what_would_break_out_of_a_head_is_refused(change: dict[str, object]) -> None:
+async def test_what_would_break_out_of_a_head_is_refused(change: dict[str, object]) -> None:
     """No target, header or host can begin another line or take the client's own headers' place."""
     wanted = Request("GET", "http", "example.org", "/k", {"X": "y"})._replace(**change)
 
     with pytest.raises(ValueError, match=r"malformed|may not have"):
-        Client(PATIENT).send(wanted, LOOPBACK)
+        await Client(PATIENT).send(wanted, LOOPBACK)
 
 
 # -- bodies ------------------------------------------------------------------------------------
@@ -397,9 +397,9 @@ async def test_connections_are_used_again(client: Client) -> None:
         for _ in range(3):
             await ask(client, request(wire))
         assert wire.connections == 1
-        async with (
-            client.send(request(wire), LOOPBACK) as first,
-            client.send(request(wire), LOOPBACK) as second,
+        with (
+            await client.send(request(wire), LOOPBACK) as first,
+            await client.send(request(wire), LOOPBACK) as second,
         ):
             await first.read(9)
             await second.read(9)
@@ -447,7 +447,7 @@ async def test_a_connection_that_may_not_be_used_again_is_closed(
 async def test_a_body_after_the_reply_to_head_ends_the_connection(client: Client) -> None:
     """A server that sends a body where there is none loses its connection, whether it is read or not."""
     async with Wire(reply(b"hello"), reply(b"hello")).serve() as wire:
-        async with client.send(request(wire, method="HEAD"), LOOPBACK):
+        with await client.send(request(wire, method="HEAD"), LOOPBACK):
             pass
         assert client.statistics().idle == 0
         assert (await ask(client, request(wire, method="HEAD")))[1] == b""
@@ -546,12 +546,11 @@ async def test_what_may_change_something_is_sent_once(client: Client) -> None:
 async def test_an_unread_body_closes_its_connection(client: Client) -> None:
     """A connection with a body left in it is closed at once, also after an error of the caller's."""
     async with Wire(reply(b"x" * 100), reply(b"y" * 100), reply(b"z")).serve() as wire:
-        async with client.send(request(wire), LOOPBACK):
+        with await client.send(request(wire), LOOPBACK):
             pass
         assert client.statistics() == (1, 0, 0, 0)
-        with pytest.raises(KeyError):
-            async with client.send(request(wire), LOOPBACK):
-                raise KeyError
+        with pytest.raises(KeyError), await client.send(request(wire), LOOPBACK):
+            raise KeyError
         assert client.statistics() == (2, 0, 0, 0)
         assert (await ask(client, request(wire)))[1] == b"z"
 
@@ -562,7 +561,7 @@ async def test_a_little_body_is_discarded_and_a_long_one_closed(client: Client) 
     chunks = CHUNKED + b"5\r\nhello\r\n0\r\n\r\n"
     async with Wire(small, chunks, large, small).serve() as wire:
         for idle in (1, 1, 0, 1):
-            async with client.send(request(wire), LOOPBACK) as response:
+            with await client.send(request(wire), LOOPBACK) as response:
                 await response.discard()
             assert client.statistics().idle == idle
 
@@ -579,7 +578,7 @@ async def test_discarding_does_not_wait_long(
         await peer.until_closed()
 
     async with Wire(answer).serve() as wire:
-        async with client.send(request(wire), LOOPBACK) as response:
+        with await client.send(request(wire), LOOPBACK) as response:
             start = trio.current_time()
             await response.discard()
             assert trio.current_time() - start <= 1
@@ -653,13 +652,13 @@ async def test_idle_connections_are_few(client: Client, monkeypatch: pytest.Monk
     monkeypatch.setattr(client_module, "MAX_IDLE_PER_ROUTE", 2)
     async with Wire(*[reply(b"x")] * 9).serve() as one, Wire(*[reply(b"y")] * 9).serve() as two:
         for wire in (one, two):
-            async with contextlib.AsyncExitStack() as stack:
+            with contextlib.ExitStack() as stack:
                 for _ in range(3):
-                    response = await stack.enter_async_context(client.send(request(wire), LOOPBACK))
+                    response = stack.enter_context(await client.send(request(wire), LOOPBACK))
                     await response.read(9)
             assert client.statistics().idle == (2 if wire is one else 3)
         assert client.statistics() == (6, 0, 0, 3)
-        async with client.send(request(two), LOOPBACK) as response:
+        with await client.send(request(two), LOOPBACK) as response:
             assert client.statistics().idle == 2
             await response.read(9)
         assert client.statistics().reused == 1
@@ -761,9 +760,9 @@ async def test_a_silent_server_takes_its_idle_connections_along() -> None:
 
     client = Client(HASTY)
     async with Wire(first, first, Peer.until_closed, reply(b"y")).serve() as wire:
-        async with (
-            client.send(request(wire), LOOPBACK) as one,
-            client.send(request(wire), LOOPBACK) as two,
+        with (
+            await client.send(request(wire), LOOPBACK) as one,
+            await client.send(request(wire), LOOPBACK) as two,
         ):
             await one.read(9)
             await two.read(9)

@@ -37,7 +37,7 @@ async def pour(client: Client, wire: Wire, size: int, scheme: str = "http") -> "
     poured = Poured(size)
     request = Request("GET", scheme, wire.authority, "/k", {})
     with trio.fail_after(20):
-        async with client.send(request, LOOPBACK) as poured.response:
+        with await client.send(request, LOOPBACK) as poured.response:
             try:
                 await poured.response.read_into(poured.buffer, poured.counts.append)
             except Trouble as trouble:
@@ -116,7 +116,7 @@ async def test_counts_come_while_the_body_does(client: Client) -> None:
         counts.clear()
         async with Wire(slowly).serve() as wire:
             request = Request("GET", "http", wire.authority, "/k", {})
-            async with client.send(request, LOOPBACK) as response:
+            with await client.send(request, LOOPBACK) as response:
                 await response.read_into(memoryview(bytearray(len(DATA))), came)
         assert counts[-1] == len(DATA)
         steps = [after - before for before, after in itertools.pairwise(counts)]

@@ -96,7 +96,7 @@ async def ask(
     authority, slash, path = rest.partition("/")
     wanted = Request("GET", scheme, authority, slash + path or "/", headers)
     with trio.fail_after(30):
-        async with client.send(wanted, reach) as response:
+        with await client.send(wanted, reach) as response:
             return response, await response.read(limit)
 
 

@@ -13,10 +13,9 @@ comes by, or at `aclose`.
 
 import contextlib
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from http import HTTPStatus
 from types import TracebackType
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import trio
 
@@ -25,7 +24,7 @@ from vzfs.source import transport
 from vzfs.source.addresses import Reach
 from vzfs.source.fetcher import Timing
 from vzfs.source.messages import Chunks, Head, Malformed, write_head
-from vzfs.source.transport import PIECE, Broken, Route, Stalled, Stream, Trouble, Trust
+from vzfs.source.transport import PIECE, Broken, Route, Stalled, Stream, Trouble, Trust, Watch
 
 __all__ = ["Client", "ClientStatistics", "Reach", "Request", "Response", "Trouble"]
 
@@ -85,17 +84,30 @@ class ClientStatistics(NamedTuple):
 
 
 class Response:
-    """A reply: *status*, *headers* with lower-case names, and *length* as Content-Length says.
+    """A reply to *request*: *status*, *headers* with lower-case names, and *length* as Content-Length says.
 
     Values of a header that comes more than once are joined by commas. *received* counts the bytes
     of the body that have come so far, of which *came_along* came with the head; *waited* are the
-    seconds until anything came. The body can be read once.
+    seconds until anything came. The body can be read once. On leaving its context, the connection
+    is kept if the body was consumed, and else closed.
     """
 
-    __slots__ = ("_data", "_end", "_head", "_stream", "came_along", "headers", "is_consumed", "length", "persists", "received", "status", "waited")  # fmt: skip
+    __slots__ = ("_client", "_connection", "_data", "_end", "_head", "_stream", "came_along", "headers", "is_consumed", "length", "persists", "received", "request", "status", "waited")  # fmt: skip
 
-    def __init__(self, stream: Stream, head: Head, data: bytes, end: int, waited: float) -> None:
-        self._stream = stream
+    def __init__(
+        self,
+        client: "Client",
+        connection: "_Connection",
+        request: Request,
+        head: Head,
+        data: bytes,
+        end: int,
+        waited: float,
+    ) -> None:
+        self._client = client
+        self._connection = connection
+        self._stream = connection.stream
+        self.request = request
         self._head = head
         self._data = data
         self._end = end
@@ -107,6 +119,17 @@ class Response:
         self.received = 0
         self.came_along = len(data) - end
         self.is_consumed = (head.is_bodiless or head.length == 0) and len(data) == end
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._client._leave(self._connection, is_kept=self.is_consumed and self.persists)
 
     @property
     def is_all_there(self) -> bool:
@@ -301,20 +324,62 @@ class Client:
         self._servers: dict[tuple[str, str, Reach], _Server] = {}
         self._busy: set[_Connection] = set()
         self._trust = Trust()
+        self._watch = Watch(timing.stall)
         self._idle = 0
         self._swept = 0.0
         self._opened = 0
         self._reused = 0
         self._is_closed = False
 
-    def send(self, request: Request, reach: Reach) -> AbstractAsyncContextManager[Response]:
-        """Send *request* to its server, if its address lies within *reach*, and give the reply.
+    async def send(self, request: Request, reach: Reach) -> Response:
+        """Send *request* to its server, if its address lies within *reach*, and return the reply.
 
-        On leaving, the connection is kept if the body was consumed, and else closed. Raises
-        ValueError, at once, for a request that cannot be written down; on entering Trouble, and
-        SourceError (`BAD_CONFIG`) for a proxy or certificates that cannot be used.
+        The reply is a context to be left. Raises ValueError for a request that cannot be written
+        down, Trouble, and SourceError (`BAD_CONFIG`) for a proxy or certificates that cannot be
+        used.
         """
-        return _Exchange(self, request, reach)
+        method, body = request.method, request.body
+        server = self._server(request, reach)
+        head = write_head(
+            method,
+            request.target,
+            request.authority,
+            request.headers,
+            before=server.before,
+            login=server.login,
+            length=len(body) if body or method not in _SAFE else None,
+        )
+        said = head + body if body else head
+        if self._is_closed:
+            raise trio.ClosedResourceError("the client is closed")
+        server.exchanges += 1
+        connection = None
+        try:
+            # What may change something is not sent twice, so not on a connection that may be dead.
+            connection = self._take(server) if method in _SAFE else None
+            data = b""
+            began = trio.current_time()
+            if connection is not None:
+                try:
+                    data = await _ask(connection.stream, said)
+                except Stalled:
+                    self._forget(server)  # they are likely as dead
+                    raise
+                except Broken:
+                    self._close(connection)
+                    connection = None
+            if connection is None:
+                connection = await self._open(server)
+                began = trio.current_time()
+                data = await _ask(connection.stream, said)
+            waited = trio.current_time() - began
+            reply, data, end = await _hear(connection, method, data)
+            return Response(self, connection, request, reply, data, end, waited)
+        except BaseException:
+            server.exchanges -= 1
+            if connection is not None:
+                self._close(connection)
+            raise
 
     def statistics(self) -> ClientStatistics:
         """Return counts and gauges."""
@@ -355,11 +420,19 @@ class Client:
         return None
 
     async def _open(self, server: _Server) -> _Connection:
-        stream = await transport.connect(server.route, self._timing, self._trust)
+        stream = await transport.connect(server.route, self._timing, self._trust, self._watch)
         connection = _Connection(stream, server)
         self._opened += 1
         self._busy.add(connection)
         return connection
+
+    def _leave(self, connection: _Connection, *, is_kept: bool) -> None:
+        """End an exchange."""
+        connection.server.exchanges -= 1
+        if is_kept:
+            self._keep(connection)
+        else:
+            self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
         self._busy.discard(connection)
@@ -399,97 +472,26 @@ class Client:
                 del self._servers[key]
 
 
-class _Exchange:
-    """One request and its reply, as a context manager."""
+async def _ask(stream: Stream, said: bytes) -> bytes:
+    """Send what is to be *said*, and return the first bytes of the reply."""
+    await stream.send(said)
+    data = await stream.receive(_FIRST_PIECE)
+    if not data:
+        raise Broken("the server closes the connection without a reply")
+    return data
 
-    __slots__ = ("_client", "_connection", "_head", "_request", "_response", "_server")
 
-    def __init__(self, client: Client, request: Request, reach: Reach) -> None:
-        self._client = client
-        self._request = request
-        server = self._server = client._server(request, reach)
-        has_body = request.body or request.method not in _SAFE
-        self._head = write_head(
-            request.method,
-            request.target,
-            request.authority,
-            request.headers,
-            before=server.before,
-            login=server.login,
-            length=len(request.body) if has_body else None,
-        )
-
-    async def __aenter__(self) -> Response:
-        """Send the request and return the reply."""
-        client = self._client
-        if client._is_closed:
-            raise trio.ClosedResourceError("the client is closed")
-        server = self._server
-        server.exchanges += 1
-        connection = None
+async def _hear(connection: _Connection, method: str, data: bytes) -> tuple[Head, bytes, int]:
+    """Return the head of the reply that begins with *data*, what has come, and where in it the head ends."""
+    for _ in range(MAX_INFORMATIONAL + 1):
+        data, end = await transport.receive_head(connection.stream, _FIRST_PIECE, data)
         try:
-            # What may change something is not sent twice, so not on a connection that may be dead.
-            connection = client._take(server) if self._request.method in _SAFE else None
-            data = b""
-            began = trio.current_time()
-            if connection is not None:
-                try:
-                    data = await self._say(connection)
-                except Stalled:
-                    client._forget(server)  # they are likely as dead
-                    raise
-                except Broken:
-                    client._close(connection)
-                    connection = None
-            if connection is None:
-                connection = await client._open(server)
-                began = trio.current_time()
-                data = await self._say(connection)
-            waited = trio.current_time() - began
-            self._response = await self._hear(connection.stream, data, waited)
-        except BaseException:
-            server.exchanges -= 1
-            if connection is not None:
-                client._close(connection)
-            raise
-        self._connection = connection
-        return self._response
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Keep the connection if the reply was consumed; else close it."""
-        self._server.exchanges -= 1
-        response = self._response
-        if response.is_consumed and response.persists:
-            self._client._keep(self._connection)
-        else:
-            self._client._close(self._connection)
-
-    async def _say(self, connection: _Connection) -> bytes:
-        """Send the request, and return the first bytes of the reply."""
-        stream = connection.stream
-        body = self._request.body
-        await stream.send(self._head + body if body else self._head)
-        data = await stream.receive(_FIRST_PIECE)
-        if not data:
-            raise Broken("the server closes the connection without a reply")
-        return data
-
-    async def _hear(self, stream: Stream, data: bytes, waited: float) -> Response:
-        """Return the reply that begins with *data*."""
-        for _ in range(MAX_INFORMATIONAL + 1):
-            data, end = await transport.receive_head(stream, _FIRST_PIECE, data)
-            try:
-                head = Head(data[:end], self._request.method)
-            except Malformed as problem:
-                raise transport.malformed(str(problem)) from None
-            if head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and self._server.before:
-                raise transport.refused_by_proxy(head.status)
-            if head.status >= 200:
-                return Response(stream, head, data, end, waited)
-            data = data[end:]
-        raise transport.malformed("no reply comes after its announcements")
+            head = Head(data[:end], method)
+        except Malformed as problem:
+            raise transport.malformed(str(problem)) from None
+        if head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and connection.server.before:
+            raise transport.refused_by_proxy(head.status)
+        if head.status >= 200:
+            return head, data, end
+        data = data[end:]
+    raise transport.malformed("no reply comes after its announcements")

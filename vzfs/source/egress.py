@@ -4,10 +4,9 @@ A range is paid for before it is asked for, and what did not come is given back;
 never passed by more than the metadata objects under way, whose size is not known beforehand.
 """
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Self
 
 from vzfs.errors import ErrorKind, SourceError
 
@@ -33,37 +32,49 @@ class Egress:
         self._spent = 0
         self._day = self._today()
 
-    @contextlib.contextmanager
-    def spending(self, where: str, expected: int) -> Iterator[Callable[[int], None]]:
-        """Set *expected* bytes aside for a request, and count those that the caller says have come.
+    def spending(self, place: object, expected: int) -> "Spending":
+        """Set *expected* bytes aside for a request at *place*, a context that counts what has come.
 
         Raises SourceError (`EGRESS_SPENT`) if there are not so many left.
         """
-        day = self._today()
-        if day != self._day:
-            self._day, self._spent = day, 0
+        if self._is_daily:
+            day = self._today()
+            if day != self._day:
+                self._day, self._spent = day, 0
         if self._limit is not None and self._spent + max(expected, 1) > self._limit:
             raise SourceError(
                 ErrorKind.EGRESS_SPENT,
                 f"the limit of {self._limit} bytes to fetch{' a day' if self._is_daily else ''} is "
                 "reached",
-                where=where,
+                where=str(place),
                 advice="wait until the day is over (UTC), or mount with a higher --max-egress"
                 if self._is_daily
                 else "mount with a higher --max-egress",
             )
-        came = 0
-
-        def spend(size: int) -> None:
-            nonlocal came
-            came += size
-
         self._spent += expected
-        try:
-            yield spend
-        finally:
-            if self._day == day:
-                self._spent += came - expected
+        return Spending(self, self._day, expected)
+
+    def _settle(self, day: int, difference: int) -> None:
+        if self._day == day:
+            self._spent += difference
 
     def _today(self) -> int:
         return int(self._now() // DAY) if self._is_daily else 0
+
+
+class Spending:
+    """Bytes that are set aside until the context is left; then those that *came* count."""
+
+    __slots__ = ("_day", "_egress", "_expected", "came")
+
+    def __init__(self, egress: Egress, day: int, expected: int) -> None:
+        self._egress = egress
+        self._day = day
+        self._expected = expected
+        self.came = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._egress._settle(self._day, self.came - self._expected)

@@ -6,8 +6,9 @@ its own, in the background that `run` gives. Without it nothing is raced.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import trio
 
@@ -36,7 +37,7 @@ class Racer:
         self._soonest = soonest
         self._saved = SAVED
         self._background: trio.Nursery | None = None
-        self._watched: set[_Race[Any]] = set()
+        self._watched: set[Race[Any]] = set()
         self._is_busy = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -53,35 +54,33 @@ class Racer:
         finally:
             self._background = None
 
-    async def first[T](self, tail: float, work: Callable[[], Awaitable[T]]) -> T:
-        """Do *work*, and once more beside it if it takes much longer than *tail* seconds."""
+    async def first[T](self, race: "Race[T]", tail: float, work: Callable[[], Awaitable[T]]) -> T:
+        """Do *work*, and beside it the second request of *race* if it takes much longer than *tail* seconds.
+
+        Where the second one wins, the scope of the race is cancelled and its result set.
+        """
         self._saved = min(self._saved + SHARE, SAVED)
         if self._background is None:
             return await work()
-        race = _Race(work, trio.current_time() + max(SLACK * tail, self._soonest))
+        race.at = trio.current_time() + max(SLACK * tail, self._soonest)
         self._watched.add(race)
-        self._is_busy.set()
+        if not self._is_busy.is_set():
+            self._is_busy.set()
         try:
-            with race.first:
-                try:
-                    return await work()
-                except Transient as failure:
-                    if not race.is_raced:
-                        raise
-                    race.failure = failure
-                    self._watched.discard(race)
-                    await race.done.wait()
-            if race.result is not None:
-                return race.result.value
-            assert race.failure is not None  # noqa: S101 -- else the first would have returned
-            raise race.failure
+            return await work()
+        except Transient:
+            if race.second is not None:
+                # It may still save the fetch; who waits is cancelled when it does.
+                await race.done.wait()
+            raise
         finally:
             self._watched.discard(race)
-            if race.is_raced:
+            if race.second is not None:
                 # Who has the outcome may hand on what both were reading into.
                 race.second.cancel()
                 with trio.CancelScope(shield=True):
                     await race.done.wait()
+                race.second = None
 
     def _start_due(self) -> None:
         now = trio.current_time()
@@ -91,35 +90,33 @@ class Racer:
             self._watched.discard(race)
             self._saved -= 1
             self._tally.add("hedges")
-            race.is_raced = True
-            self._background.start_soon(race.run)
+            race.second, race.done = trio.CancelScope(), trio.Event()
+            self._background.start_soon(race.run, race.second, race.done)
 
 
-class _Result[T](NamedTuple):
-    """What the second request gave."""
+class Race[T]:
+    """One fetch, all of whose attempts may be raced within its *scope*, by *work*.
 
-    value: T
+    *result* is what a second request gave that won. *second* is the scope of the one under way, and
+    *done* is set when it is over; the first is to have a second beside it *at* some time.
+    """
 
+    __slots__ = ("_work", "at", "done", "result", "scope", "second")
 
-class _Race[T]:
-    """One fetch: *first* is its caller's attempt, *second* the one beside it, due at *at*."""
-
-    def __init__(self, work: Callable[[], Awaitable[T]], at: float) -> None:
-        self.at = at
-        self.first = trio.CancelScope()
-        self.second = trio.CancelScope()
-        self.done = trio.Event()
-        self.is_raced = False
-        self.result: _Result[T] | None = None
-        self.failure: Transient | None = None
+    def __init__(self, scope: trio.CancelScope, work: Callable[[], Awaitable[T]]) -> None:
+        self.scope = scope
+        self.at = math.inf
+        self.second: trio.CancelScope | None = None
+        self.done: trio.Event
+        self.result: tuple[T] | None = None
         self._work = work
 
-    async def run(self) -> None:
+    async def run(self, scope: trio.CancelScope, done: trio.Event) -> None:
         """Do the work a second time; whoever waits for the first is then told."""
         try:
-            with self.second:
-                self.result = _Result(await self._work())
-                self.first.cancel()
+            with scope:
+                self.result = (await self._work(),)
+                self.scope.cancel()
         except (SourceError, Transient) as failure:
             # The first one's outcome counts, whatever this one met.
             logger.debug("a second request failed too: %s", failure)
@@ -127,4 +124,4 @@ class _Race[T]:
             # Nobody waits for this task alone, and it must not end a mount.
             logger.exception("a second request failed: this is a bug in vzfs, please report it")
         finally:
-            self.done.set()
+            done.set()

@@ -58,8 +58,8 @@ class Host:
         """Whether the server counts as dead."""
         return self._silent >= SILENT_LIMIT
 
-    def admit(self, where: str) -> bool:
-        """Let a fetch begin; True if it is the one that tries a dead host. Raises SourceError (`OFFLINE`)."""
+    def admit(self, place: object) -> bool:
+        """Let a fetch from *place* begin; True if it is the one that tries a dead host. Raises SourceError (`OFFLINE`)."""
         if not self.is_dead:
             return False
         left = self._again_at - trio.current_time()
@@ -67,25 +67,27 @@ class Host:
             raise SourceError(
                 ErrorKind.OFFLINE,
                 f"{self.name} is not asked now: it did not answer {self._silent} times in a row",
-                where=where,
+                where=str(place),
                 advice=f"it is tried again every {LONGEST_PAUSE:g} s or sooner; check the network",
             )
         self._is_tried = True
         return True
 
-    def asked(self) -> None:
-        """Say that an attempt begins."""
+    def asked(self) -> float:
+        """Say that an attempt begins, and return the time."""
         self._asked_at = trio.current_time()
+        return self._asked_at
 
     def gave_nothing_since(self, began: float) -> bool:
         """Whether somebody asked since *began*, and nobody got an answer."""
         return self._answered_at < began <= self._asked_at
 
-    def answered(self) -> None:
-        """Say that the server answered something."""
+    def answered(self) -> float:
+        """Say that the server answered something, and return the time."""
         self._answered_at = trio.current_time()
         self._silent = 0
         self._pause = FIRST_PAUSE
+        return self._answered_at
 
     def was_silent(self, began: float) -> None:
         """Say that the attempt that *began* then got no answer.

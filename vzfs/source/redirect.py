@@ -57,7 +57,7 @@ async def follow(client: Client, start: Location, store: StoreOptions) -> Target
         target = str(place)[origin:]
         request = Request("GET", place.scheme, place.authority, target, headers)
         try:
-            async with client.send(request, reach) as response:
+            with await client.send(request, reach) as response:
                 status, said = response.status, response.headers.get("location", "")
                 await response.discard()
         except Trouble as trouble:

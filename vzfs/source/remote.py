@@ -12,8 +12,8 @@ covers, and one of an object store never.
 import contextlib
 import email.utils
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import trio
 
@@ -35,6 +35,9 @@ MAX_OFFSET: Final = 2**63 - 1
 MAX_TURNS: Final = 6
 """Requests for one attempt: redirects, a region learnt, credentials read anew."""
 
+_MAX_WAYS: Final = 4096
+"""Objects of which it is remembered how they are asked for."""
+
 WEB: Final = frozenset({"http", "https"})
 _UNKNOWN_USER: Final = frozenset({401, 403})
 _NO_HEAD: Final = frozenset({405, 501})
@@ -42,7 +45,7 @@ _STANDARD: Final = {"accept-encoding": "identity", "user-agent": f"vzfs/{vzfs.__
 
 
 class Remote:
-    """The `Backend` of every scheme that *dialects* has."""
+    """Attempts for every scheme that *dialects* has."""
 
     def __init__(
         self, client: Client, dialects: Mapping[str, Dialect], tally: Tally, egress: Egress
@@ -53,6 +56,7 @@ class Remote:
         self._egress = egress
         self._refusing: set[tuple[str, str, StoreOptions]] = set()
         self._reaches: dict[tuple[Prefix, StoreOptions], Reach] = {}
+        self._ways: dict[Location, _Way] = {}
 
     async def fetch(
         self,
@@ -62,20 +66,30 @@ class Remote:
         meter: Meter | None = None,
     ) -> Fetched:
         """Return the bytes of *wanted*, and tell *meter* how they came. Raises Transient, SourceError."""
-        check(wanted)
-        meter = meter or Meter()
-        if wanted.range is not None and not wanted.range.length:
-            version = versions.verify(wanted, await self._head(wanted), pinned)
+        way = self._way(wanted)
+        span = wanted.range
+        if span is not None and not span.length:
+            version = versions.verify(wanted, await self._head(wanted, way), pinned)
             return Fetched(into(sink, version, b""), version)
+        condition = versions.precondition(wanted.checksum, pinned)
+        authority = (wanted.location.scheme, wanted.location.authority, wanted.store)
+        if self._refusing and authority in self._refusing:
+            condition = versions.NO_PRECONDITION
         try:
-            return await self._get(wanted, pinned, sink, meter)
+            return await self._get(wanted, way, pinned, condition, sink, meter)
         except PreconditionFailed:
-            raise _unasked(str(wanted.location)) from None
+            if condition is versions.NO_PRECONDITION:
+                raise _unasked(wanted.location) from None
+        versions.verify(wanted, await self._head(wanted, way), pinned)
+        self._refusing.add(authority)
+        try:
+            return await self._get(wanted, way, pinned, versions.NO_PRECONDITION, sink, meter)
+        except PreconditionFailed:
+            raise _unasked(wanted.location) from None
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises Transient, SourceError."""
-        check(wanted)
-        seen = await self._head(wanted)
+        seen = await self._head(wanted, self._way(wanted))
         version = versions.verify(wanted, seen)
         if wanted.range is not None and seen.size is not None and seen.size < wanted.range.end:
             raise replies.mismatch(
@@ -85,7 +99,7 @@ class Remote:
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Return the keys below a prefix, relative to it. Raises Transient, SourceError."""
-        prefix, where = below.prefix, str(below.prefix)
+        prefix = below.prefix
         if prefix.key:
             check_key(prefix)
         dialect = self._dialects[prefix.scheme]
@@ -94,52 +108,43 @@ class Remote:
         after = ""
         while True:
             try:
-                with self._egress.spending(where, 0) as spend:
-                    async with self._page(below, after) as response:
-                        replies.judge(response, where)
-                        try:
-                            body = await response.read(listing.MAX_BODY)
-                        finally:
-                            spend(response.received)
+                with (
+                    self._egress.spending(prefix, 0) as spending,
+                    await self._page(below, after) as response,
+                ):
+                    replies.judge(response, prefix)
+                    try:
+                        body = await response.read(listing.MAX_BODY)
+                    except Trouble as trouble:
+                        raise _named(trouble, response.request, prefix) from None
+                    finally:
+                        spending.came = response.received
             except PreconditionFailed:
-                raise _unasked(where) from None
+                raise _unasked(prefix) from None
             except Trouble as trouble:
-                raise _failed(trouble, where) from None
+                raise _failed(trouble, prefix) from None
             page = dialect.page(prefix, body)
             names += (key[len(parent) :] for key in page.keys if key.startswith(parent))
             if len(names) > MAX_LISTED:
                 raise SourceError(
-                    ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=where
+                    ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=str(prefix)
                 )
             if not page.after:
                 return [name for name in names if name]
             if page.after == after:
-                raise replies.mismatch("the pages of the listing do not end", where)
+                raise replies.mismatch("the pages of the listing do not end", str(prefix))
             after = page.after
 
     # -- requests ------------------------------------------------------------------------------
 
     async def _get(
-        self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, meter: Meter
-    ) -> Fetched:
-        authority = (wanted.location.scheme, wanted.location.authority, wanted.store)
-        condition = versions.precondition(wanted.checksum, pinned)
-        if condition == Precondition() or authority in self._refusing:
-            return await self._get_if(wanted, pinned, Precondition(), sink, meter)
-        try:
-            return await self._get_if(wanted, pinned, condition, sink, meter)
-        except PreconditionFailed:
-            versions.verify(wanted, await self._head(wanted), pinned)
-            self._refusing.add(authority)
-            return await self._get_if(wanted, pinned, Precondition(), sink, meter)
-
-    async def _get_if(
         self,
         wanted: AuthorizedRange,
+        way: "_Way",
         pinned: str | None,
         condition: Precondition,
         sink: Sink | None,
-        meter: Meter,
+        meter: Meter | None,
     ) -> Fetched:
         headers = dict(_STANDARD)
         span = wanted.range
@@ -150,94 +155,119 @@ class Remote:
         if condition.if_unmodified_since is not None:
             date = email.utils.formatdate(condition.if_unmodified_since, usegmt=True)
             headers["if-unmodified-since"] = date
-        where = str(wanted.location)
-        with self._egress.spending(where, span.length if span else 0) as spend:
-            try:
-                async with self._reply("GET", wanted, headers) as response:
-                    replies.judge(response, where)
-                    seen, limit = replies.describe(response, wanted)
-                    version = versions.verify(wanted, seen, pinned)
-                    meter.waited(response.waited)
-                    try:
-                        if span is None:
-                            data: bytes | memoryview = await response.read(limit)
-                        else:
-                            data = await _read(response, limit, version, sink, meter)
-                    finally:
-                        spend(response.received)
-                        self._tally.add("bytes_read", response.received)
-            except Trouble as trouble:
-                raise _failed(trouble, where) from None
-        return Fetched(data, version)
-
-    async def _head(self, wanted: AuthorizedRange) -> Seen:
-        where = str(wanted.location)
         try:
-            async with self._reply("HEAD", wanted, _STANDARD) as response:
+            with (
+                self._egress.spending(wanted.location, span.length if span else 0) as spending,
+                await self._reply("GET", wanted, way, headers) as response,
+            ):
+                replies.judge(response, wanted.location)
+                seen, limit = replies.describe(response, wanted)
+                version = versions.verify(wanted, seen, pinned)
+                if meter is not None:
+                    meter.waited(response.waited)
+                try:
+                    if span is None or (sink is None and response.is_all_there):
+                        return Fetched(await response.read(limit), version)
+                    return Fetched(await _read(response, limit, version, sink, meter), version)
+                except Trouble as trouble:
+                    raise _named(trouble, response.request, wanted.location) from None
+                finally:
+                    spending.came = response.received
+                    self._tally.add("bytes_read", response.received)
+        except Trouble as trouble:
+            raise _failed(trouble, wanted.location) from None
+
+    async def _head(self, wanted: AuthorizedRange, way: "_Way") -> Seen:
+        place = wanted.location
+        try:
+            with await self._reply("HEAD", wanted, way, _STANDARD) as response:
                 if response.status not in _NO_HEAD:
-                    replies.judge(response, where)
+                    replies.judge(response, place)
                     return replies.seen(response, replies.size(response))
             first = {**_STANDARD, "range": "bytes=0-0"}
-            async with self._reply("GET", wanted, first) as response:
-                replies.judge(response, where)
+            with await self._reply("GET", wanted, way, first) as response:
+                replies.judge(response, place)
                 seen = replies.seen(response, replies.size(response))
                 await response.discard()
                 return seen
         except PreconditionFailed:
-            raise _unasked(where) from None
+            raise _unasked(place) from None
         except Trouble as trouble:
-            raise _failed(trouble, where) from None
+            raise _failed(trouble, place) from None
 
-    @contextlib.asynccontextmanager
     async def _reply(
-        self, method: str, wanted: AuthorizedRange, headers: Mapping[str, str]
-    ) -> AsyncIterator[Response]:
-        """Ask for an object, in as many turns as its store needs, and give the reply that counts."""
-        place, store = wanted.location, wanted.store
-        dialect = self._dialects[place.scheme]
-        reach = self._reach(dialect, wanted.root, store)
+        self, method: str, wanted: AuthorizedRange, way: "_Way", headers: Mapping[str, str]
+    ) -> Response:
+        """Ask for an object, in as many turns as its store needs, and return the reply that counts."""
+        place, store, dialect = wanted.location, wanted.store, way.dialect
         is_renewed = False
         for _ in range(MAX_TURNS):
             request = await dialect.request(method, place, store, headers)
             self._tally.add("heads" if method == "HEAD" else "gets")
-            async with _Naming(request, place), self._client.send(request, reach) as response:
+            try:
+                response = await self._client.send(request, way.reach)
                 status = response.status
                 if status < 300:
-                    yield response
-                    return
+                    return response
                 # Of any other reply the head says all.
-                await response.discard()
-                if status in REDIRECTS and place.scheme in WEB:
-                    place = redirected(wanted, place, response.headers.get("location", ""))
-                elif not is_renewed and _renews(dialect, response, place, store):
-                    is_renewed = True
-                else:
-                    refusal = dialect.refused(status, response.headers, str(place), store)
-                    if refusal is not None:
-                        raise refusal
-                    yield response
-                    return
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(response)
+                    await response.discard()
+                    if status in REDIRECTS and place.scheme in WEB:
+                        target = response.headers.get("location", "")
+                        place = redirected(wanted, place, target)
+                    elif not is_renewed and _renews(dialect, response, place, store):
+                        is_renewed = True
+                    else:
+                        refusal = dialect.refused(status, response.headers, str(place), store)
+                        if refusal is not None:
+                            raise refusal
+                        stack.pop_all()
+                        return response
+            except Trouble as trouble:
+                raise _named(trouble, request, place) from None
         raise replies.mismatch(f"no reply after {MAX_TURNS} requests", str(wanted.location))
 
-    @contextlib.asynccontextmanager
-    async def _page(self, below: AuthorizedPrefix, after: str) -> AsyncIterator[Response]:
+    async def _page(self, below: AuthorizedPrefix, after: str) -> Response:
         """Ask for a page of a listing."""
         prefix, store = below.prefix, below.store
         dialect = self._dialects[prefix.scheme]
-        for is_renewed in (False, True):
+        reach = self._reach(dialect, prefix, store)
+        is_renewed = False
+        while True:
             request = await dialect.listing(prefix, store, after)
             self._tally.add("lists")
-            reach = self._reach(dialect, prefix, store)
-            async with _Naming(request, prefix), self._client.send(request, reach) as response:
-                if response.status >= 300:
+            try:
+                response = await self._client.send(request, reach)
+                if response.status < 300:
+                    return response
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(response)
                     await response.discard()
                     if not is_renewed and _renews(dialect, response, prefix, store):
+                        is_renewed = True
                         continue
                     refusal = dialect.refused(response.status, response.headers, str(prefix), store)
                     if refusal is not None:
                         raise refusal
-                yield response
-                return
+                    stack.pop_all()
+                    return response
+            except Trouble as trouble:
+                raise _named(trouble, request, prefix) from None
+
+    def _way(self, wanted: AuthorizedRange) -> "_Way":
+        """Return how the object of *wanted* is asked for. Raises SourceError for what is not asked for."""
+        check_range(wanted)
+        way = self._ways.get(wanted.location)
+        # Policies hand out one and the same root and options, so nothing has to be compared.
+        if way is None or way.root is not wanted.root or way.store is not wanted.store:
+            check_key(wanted.location)
+            dialect = self._dialects[wanted.location.scheme]
+            reach = self._reach(dialect, wanted.root, wanted.store)
+            if len(self._ways) >= _MAX_WAYS:
+                self._ways.clear()
+            way = self._ways[wanted.location] = _Way(wanted.root, wanted.store, dialect, reach)
+        return way
 
     def _reach(self, dialect: Dialect, root: Prefix, store: StoreOptions) -> Reach:
         reach = self._reaches.get((root, store))
@@ -246,34 +276,32 @@ class Remote:
         return reach
 
 
-class _Naming:
-    """Says in troubles which server was asked, where the location of an object store does not."""
+class _Way(NamedTuple):
+    """What is the same for every request for one object below *root*, as *store* says."""
 
-    def __init__(self, request: Request, place: Location | Prefix) -> None:
-        self._request = request
-        self._place = place
+    root: Prefix
+    store: StoreOptions
+    dialect: Dialect
+    reach: Reach
 
-    async def __aenter__(self) -> None:
-        """Do nothing."""
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Name the server."""
-        if isinstance(error, Trouble) and self._place.scheme not in WEB:
-            server = f"{self._request.scheme}://{self._request.authority}"
-            what = f"{error.what} ({server})"
-            raise Trouble(error.kind, what, error.advice, passes=error.passes) from None
+def _named(trouble: Trouble, request: Request, place: Location | Prefix) -> Trouble:
+    """Say in *trouble* which server was asked, where the location of an object store does not."""
+    if place.scheme in WEB:
+        return trouble
+    what = f"{trouble.what} ({request.scheme}://{request.authority})"
+    return Trouble(trouble.kind, what, trouble.advice, passes=trouble.passes)
 
 
 async def _read(
-    response: Response, length: int, version: str, sink: Sink | None, meter: Meter
-) -> bytes | memoryview:
+    response: Response, length: int, version: str, sink: Sink | None, meter: Meter | None
+) -> memoryview:
     """Return the body, of *length* bytes and of an object of this *version*, in the buffer of *sink*."""
-    if sink is None and response.is_all_there:
-        return await response.read(length)
     buffer = memoryview(bytearray(length)) if sink is None else begun(sink, version, length)
     began = trio.current_time()
     await response.read_into(buffer, _nobody if sink is None else sink.came)
-    meter.came(length - response.came_along, trio.current_time() - began)
+    if meter is not None:
+        meter.came(length - response.came_along, trio.current_time() - began)
     return buffer.toreadonly() if sink is None else buffer
 
 
@@ -312,6 +340,11 @@ def _renews(
 def check(wanted: AuthorizedRange) -> None:
     """Raise SourceError for what cannot be asked for verbatim, or should not be."""
     check_key(wanted.location)
+    check_range(wanted)
+
+
+def check_range(wanted: AuthorizedRange) -> None:
+    """Raise SourceError for a range that cannot be fetched at once."""
     span = wanted.range
     if span is None:
         return
@@ -355,12 +388,13 @@ def redirected(wanted: AuthorizedRange, place: Location, target: str) -> Locatio
     return location
 
 
-def _failed(trouble: Trouble, where: str) -> SourceError | Transient:
-    error = SourceError(trouble.kind, trouble.what, where=where, advice=trouble.advice)
+def _failed(trouble: Trouble, place: Location | Prefix) -> SourceError | Transient:
+    error = SourceError(trouble.kind, trouble.what, where=str(place), advice=trouble.advice)
     if not trouble.passes:
         return error
     return Transient(error, is_silent=trouble.kind is ErrorKind.SOURCE_UNREACHABLE)
 
 
-def _unasked(where: str) -> SourceError:
-    return replies.mismatch("the server says that a precondition failed, and none was made", where)
+def _unasked(place: Location | Prefix) -> SourceError:
+    what = "the server says that a precondition failed, and none was made"
+    return replies.mismatch(what, str(place))

@@ -1,6 +1,7 @@
 """What the replies of servers say: nothing counts but what was asked for, exactly. Pure.
 
-A status, the range, the length and the encoding are judged before a byte of the body is read.
+A status, the range, the length and the encoding are judged before a byte of the body is read. Where
+that was asked is written down for errors only.
 """
 
 import datetime
@@ -14,7 +15,7 @@ from typing import Final, Protocol
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import ETag
+from vzfs.model.location import ETag, Location, Prefix
 from vzfs.source.versions import LAST_DATE, MAX_ETAG_LENGTH
 from vzfs.source.wire import PreconditionFailed, Seen, Transient
 
@@ -39,13 +40,14 @@ class Head(Protocol):
     def length(self) -> int | None: ...  # noqa: D102
 
 
-def judge(head: Head, where: str) -> None:
+def judge(head: Head, place: Location | Prefix) -> None:
     """Raise for every status that does not announce the object, or the list, that was asked for."""
     status = head.status
     if status in {200, 206}:
         return
     if status == 412:
         raise PreconditionFailed
+    where = str(place)
     said = f"the server answers {status} {_phrase(status)}".rstrip()
     if status in {404, 410}:
         raise SourceError(
@@ -68,34 +70,35 @@ def judge(head: Head, where: str) -> None:
 
 def describe(head: Head, wanted: AuthorizedRange) -> tuple[Seen, int]:
     """Return the version that a reply names, and how many bytes its body must have, or may have."""
-    where = str(wanted.location)
-    encoding = head.headers.get("content-encoding", "identity").strip().lower()
-    if encoding not in {"", "identity"}:
-        raise mismatch(f"the bytes come encoded as {encoding[:40]!r}", where)
-    length, span = head.length, wanted.range
-    if length is None and "chunked" not in head.headers.get("transfer-encoding", "").lower():
-        raise mismatch("the server does not say how long its reply is", where)
+    headers, length, span = head.headers, head.length, wanted.range
+    encoding = headers.get("content-encoding")
+    if encoding is not None and encoding.strip().lower() not in {"", "identity"}:
+        raise _unlike(f"the bytes come encoded as {encoding.strip().lower()[:40]!r}", wanted)
+    if length is None and "chunked" not in headers.get("transfer-encoding", "").lower():
+        raise _unlike("the server does not say how long its reply is", wanted)
     if span is None:
         if head.status != HTTPStatus.OK:
-            raise mismatch("a part of the object comes for the whole", where)
+            raise _unlike("a part of the object comes for the whole", wanted)
         if length is not None and length > wanted.max_length:
-            raise mismatch(f"{length} bytes, of at most {wanted.max_length}", where)
+            raise _unlike(f"{length} bytes, of at most {wanted.max_length}", wanted)
         return seen(head, length), wanted.max_length
     if head.status == HTTPStatus.OK:
         # A server that ignores ranges still serves the one that is its whole object.
         if span.offset or length != span.length:
-            raise mismatch("the server ignores the range and sends the whole object", where)
+            raise _unlike("the server ignores the range and sends the whole object", wanted)
         return seen(head, length), span.length
-    said = head.headers.get("content-range", "")
+    said = headers.get("content-range", "")
     match = _CONTENT_RANGE.match(said)
     if not match:
-        raise mismatch("a part of the object comes without saying which", where)
-    first, last, total = int(match[1]), int(match[2]), match[3]
-    if (first, last) != (span.offset, span.end - 1) or (total != "*" and int(total) < span.end):
-        raise mismatch(f"Content-Range is {said!r}", where)
+        raise _unlike("a part of the object comes without saying which", wanted)
+    first, last, total = match.groups()
+    size = None if total == "*" else int(total)
+    end = span.end
+    if int(first) != span.offset or int(last) != end - 1 or (size is not None and size < end):
+        raise _unlike(f"Content-Range is {said!r}", wanted)
     if length is not None and length != span.length:
-        raise mismatch(f"Content-Length is {length}, of {span.length}", where)
-    return seen(head, None if total == "*" else int(total)), span.length
+        raise _unlike(f"Content-Length is {length}, of {span.length}", wanted)
+    return seen(head, size), span.length
 
 
 def seen(head: Head, size: int | None) -> Seen:
@@ -118,6 +121,10 @@ def size(head: Head) -> int | None:
 def mismatch(what: str, where: str) -> SourceError:
     """Return the error for a reply that is not what was asked for."""
     return SourceError(ErrorKind.SOURCE_MISMATCH, what, where=where)
+
+
+def _unlike(what: str, wanted: AuthorizedRange) -> SourceError:
+    return mismatch(what, str(wanted.location))
 
 
 @functools.lru_cache(1024)

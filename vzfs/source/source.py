@@ -24,7 +24,7 @@ from vzfs.source.dialect import Dialect
 from vzfs.source.egress import Egress
 from vzfs.source.fetcher import Fetched, Pace, Sink, SourceStatistics, Timing, Urgency
 from vzfs.source.gcs import Gcs
-from vzfs.source.hedge import Racer
+from vzfs.source.hedge import Race, Racer
 from vzfs.source.hosts import Host, HostPlaces, Meter, Places, ThreadLimiter
 from vzfs.source.http import Http
 from vzfs.source.local import LocalFiles
@@ -80,12 +80,9 @@ class Source:
             "az": azure,
             "abfs": azure,
         }
-        servers = Remote(self._client, dialects, self._tally, egress or Egress())
+        self._schemes = frozenset(dialects)
+        self._remote = Remote(self._client, dialects, self._tally, egress or Egress())
         self._files = _Threads(LocalFiles(self._tally), HostPlaces(places), timing)
-        self._backends: dict[str, Remote | _Threads] = {
-            **dict.fromkeys(dialects, servers),
-            "file": self._files,
-        }
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Race what stalls, until cancelled; then close the connections that are idle."""
@@ -104,50 +101,34 @@ class Source:
         urgency: Urgency = Urgency.DEMAND,
     ) -> Fetched:
         """Return the bytes of *wanted*, of the *pinned* version if given. Raises SourceError."""
-        backend = self._backend(wanted.location)
-        host = self._host(wanted.location, wanted.store)
-        span = wanted.range
+        place, span = wanted.location, wanted.range
         if span is None and sink is not None:
             raise ValueError("a whole object, of any length, is not read into a sink")
-        if isinstance(backend, _Threads):
+        host = self._host(place, wanted.store)
+        if host is None:
             return await self._persist(
-                wanted.location, None, lambda: backend.fetch(wanted, pinned, sink, urgency)
+                place, None, lambda: self._files.fetch(wanted, pinned, sink, urgency)
             )
-        assert host is not None  # noqa: S101 -- only files have none
-        meter, latencies = host.meter, host.latencies
-        if span is None:
-            return await self._persist(
-                wanted.location,
-                host,
-                lambda: self._placed(host, urgency, backend.fetch, wanted, pinned, sink, meter),
-            )
-
-        async def work() -> Fetched:
-            began = trio.current_time()
-            fetched = await self._placed(host, urgency, backend.fetch, wanted, pinned, sink, meter)
-            latencies.add(span.length, trio.current_time() - began)
-            return fetched
-
-        tail = latencies.tail(span.length)
-        return await self._persist(wanted.location, host, lambda: self._racer.first(tail, work))
+        fetch = self._remote.fetch
+        return await self._persist(
+            place,
+            host,
+            lambda: fetch(wanted, pinned, sink, host.meter),
+            urgency,
+            None if span is None else span.length,
+        )
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Return the version that the object has now. Raises SourceError."""
-        backend = self._backend(wanted.location)
         host = self._host(wanted.location, wanted.store)
-        return await self._persist(
-            wanted.location,
-            host,
-            lambda: self._placed(host, Urgency.DEMAND, backend.version, wanted),
-        )
+        backend = self._files if host is None else self._remote
+        return await self._persist(wanted.location, host, lambda: backend.version(wanted))
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Return the keys below a prefix, relative to it. Raises SourceError."""
-        backend = self._backend(below.prefix)
         host = self._host(below.prefix, below.store)
-        return await self._persist(
-            below.prefix, host, lambda: self._placed(host, Urgency.DEMAND, backend.list, below)
-        )
+        backend = self._files if host is None else self._remote
+        return await self._persist(below.prefix, host, lambda: backend.list(below))
 
     async def follow(self, start: Location, store: StoreOptions) -> Target:
         """Return the storage that the web server at *start* redirects to. Raises SourceError.
@@ -168,45 +149,94 @@ class Source:
 
     # -- where ---------------------------------------------------------------------------------
 
-    def _backend(self, place: Location | Prefix) -> "Remote | _Threads":
-        backend = self._backends.get(place.scheme)
-        if backend is None:
+    def _host(self, place: Location | Prefix, store: StoreOptions) -> Host | None:
+        """Return who answers for *place*: a web server, or a bucket at its endpoint or account; None for files.
+
+        Raises SourceError for a scheme that cannot be read.
+        """
+        key = (place.scheme, place.authority, store.endpoint, store.account)
+        host = self._hosts.get(key)
+        if host is not None or place.scheme == "file":
+            return host
+        if place.scheme not in self._schemes:
             self._tally.add("errors")
             raise SourceError(
                 ErrorKind.BAD_LOCATION,
                 f"{place.scheme}: locations cannot be read",
                 where=str(place),
-                advice=f"supported are {', '.join(sorted(self._backends))}",
+                advice=f"supported are {', '.join(sorted({*self._schemes, 'file'}))}",
             )
-        return backend
-
-    def _host(self, place: Location | Prefix, store: StoreOptions) -> Host | None:
-        """Return who answers for *place*: a web server, or a bucket at its endpoint or account; None for files."""
-        if place.scheme == "file":
-            return None
-        key = (place.scheme, place.authority, store.endpoint, store.account)
-        host = self._hosts.get(key)
-        if host is None:
-            host = self._hosts[key] = Host(f"{place.scheme}://{place.authority}", self._places)
+        host = self._hosts[key] = Host(f"{place.scheme}://{place.authority}", self._places)
         return host
 
     # -- attempts ------------------------------------------------------------------------------
 
-    async def _placed[*Ts, T](
+    async def _persist[T](
         self,
+        place: Location | Prefix,
         host: Host | None,
+        work: Callable[[], Awaitable[T]],
+        urgency: Urgency = Urgency.DEMAND,
+        length: int | None = None,
+    ) -> T:
+        """Do *work*, again as long as it fails in ways that may pass and time is left.
+
+        What fetches so many bytes as *length* from a *host* is raced if it stalls.
+        """
+        timing = self._timing
+        last: SourceError | None = None
+        race: Race[T] | None = None
+        attempt = 1
+        is_trial = False
+        try:
+            if host is not None:
+                is_trial = host.admit(place)
+            began = trio.current_time()
+            with trio.CancelScope(deadline=began + timing.deadline) as budget:
+                if host is not None and length is not None:
+                    race = Race(budget, lambda: self._placed(host, urgency, work, length))
+                while True:
+                    try:
+                        if host is None:
+                            return await work()
+                        return await self._placed(host, urgency, work, length, race)
+                    except Transient as transient:
+                        last = transient.error
+                        pause = max(self._pause(attempt), transient.after)
+                        is_last = attempt >= timing.attempts or (is_trial and transient.is_silent)
+                    if is_last or trio.current_time() + pause >= budget.deadline:
+                        raise _after(last, attempt)
+                    self._tally.add("retries")
+                    attempt += 1
+                    await trio.sleep(pause)
+            if race is not None and race.result is not None:
+                return race.result[0]
+            if host is not None and host.gave_nothing_since(began):
+                host.was_silent(began)
+            raise _too_late(place, timing.deadline, last)
+        except SourceError:
+            self._tally.add("errors")
+            raise
+        finally:
+            if is_trial and host is not None:
+                host.tried()
+
+    async def _placed[T](
+        self,
+        host: Host,
         urgency: Urgency,
-        function: Callable[[*Ts], Awaitable[T]],
-        *args: *Ts,
+        work: Callable[[], Awaitable[T]],
+        length: int | None,
+        race: Race[T] | None = None,
     ) -> T:
         """Make one attempt, as soon as there is a place for it, and take note whether it was answered."""
-        if host is None:
-            return await function(*args)
         await host.places.acquire(urgency)
-        began = trio.current_time()
-        host.asked()
+        began = host.asked()
         try:
-            result = await function(*args)
+            if race is None or length is None:
+                result = await work()
+            else:
+                result = await self._racer.first(race, host.latencies.tail(length), work)
         except Transient as failure:
             if failure.is_silent:
                 host.was_silent(began)
@@ -219,54 +249,10 @@ class Source:
             raise
         finally:
             host.places.release(urgency)
-        host.answered()
+        took = host.answered() - began
+        if length is not None:
+            host.latencies.add(length, took)
         return result
-
-    async def _persist[T](
-        self, place: Location | Prefix, host: Host | None, work: Callable[[], Awaitable[T]]
-    ) -> T:
-        """Do *work*, again as long as it fails in ways that may pass and time is left."""
-        is_trial = False
-        try:
-            if host is not None:
-                is_trial = host.admit(str(place))
-            return await self._attempts(str(place), host, work, is_trial=is_trial)
-        except SourceError:
-            self._tally.add("errors")
-            raise
-        finally:
-            if is_trial and host is not None:
-                host.tried()
-
-    async def _attempts[T](
-        self, where: str, host: Host | None, work: Callable[[], Awaitable[T]], *, is_trial: bool
-    ) -> T:
-        timing = self._timing
-        began = trio.current_time()
-        last: SourceError | None = None
-        attempt = 1
-        with trio.move_on_after(timing.deadline) as budget:
-            while True:
-                try:
-                    return await work()
-                except Transient as transient:
-                    last = transient.error
-                    pause = max(self._pause(attempt), transient.after)
-                    is_last = attempt >= timing.attempts or (is_trial and transient.is_silent)
-                if is_last or trio.current_time() + pause >= budget.deadline:
-                    raise _after(last, attempt)
-                self._tally.add("retries")
-                attempt += 1
-                await trio.sleep(pause)
-        if host is not None and host.gave_nothing_since(began):
-            host.was_silent(began)
-        raise SourceError(
-            ErrorKind.SOURCE_TIMEOUT,
-            f"no answer within {timing.deadline:g} s"
-            + (f"; before that, {last.what}" if last else ""),
-            where=where,
-            advice="the server is slow or cannot be reached; try again later",
-        )
 
     def _pause(self, attempt: int) -> float:
         """Return how long to wait after an attempt, in seconds, with jitter against herds."""
@@ -308,6 +294,15 @@ class _Threads:
             limiter=self._limiters[urgency],  # type: ignore[arg-type]  # any two such methods will do
             abandon_on_cancel=True,
         )
+
+
+def _too_late(place: Location | Prefix, deadline: float, last: SourceError | None) -> SourceError:
+    return SourceError(
+        ErrorKind.SOURCE_TIMEOUT,
+        f"no answer within {deadline:g} s" + (f"; before that, {last.what}" if last else ""),
+        where=str(place),
+        advice="the server is slow or cannot be reached; try again later",
+    )
 
 
 def _after(error: SourceError, attempts: int) -> SourceError:

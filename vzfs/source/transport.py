@@ -38,6 +38,9 @@ MAX_ADDRESSES: Final = 16
 _BURST: Final = 4
 """Pieces that are received before other tasks have their turn, though more are there."""
 
+_LOOKS: Final = 8
+"""Looks at the waiting streams in the time that one may take: a stall is seen an eighth late."""
+
 _RECORD: Final = 1 << 14
 """Bytes of the longest record of TLS."""
 
@@ -79,7 +82,8 @@ class Stalled(Trouble):
 class Stream(Protocol):
     """Bytes to and from a server, for one task at a time.
 
-    `send` and `receive` raise Broken, and Stalled after *patience* seconds in which no byte moved.
+    `send` and `receive` raise Broken, and Stalled after some *patience* in which no byte moved, in
+    seconds.
     """
 
     patience: float
@@ -100,15 +104,51 @@ class Stream(Protocol):
         """Close at once, without a word. A task that waits for the stream gets Broken."""
 
 
+class Watch:
+    """Ends the waits of streams for which no byte moves for *patience* seconds, or a little more.
+
+    A cancel scope around each wait would cost as much as the wait. So one task looks after all of
+    them now and then, and is there only while a stream waits.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self.patience: Final = patience
+        self._since: dict[Plain, float] = {}
+        self._is_looking = False
+
+    def begin(self, stream: "Plain") -> None:
+        """Say that *stream* waits from now on."""
+        self._since[stream] = trio.current_time()
+        if not self._is_looking:
+            self._is_looking = True
+            trio.lowlevel.spawn_system_task(self._look)
+
+    def end(self, stream: "Plain") -> None:
+        """Say that *stream* does not wait any more."""
+        del self._since[stream]
+
+    async def _look(self) -> None:
+        try:
+            while self._since:
+                await trio.sleep(self.patience / _LOOKS)
+                before = trio.current_time() - self.patience
+                for stream in [one for one, since in self._since.items() if since <= before]:
+                    stream.stall()
+        finally:
+            self._is_looking = False
+
+
 class Plain:
     """A TCP connection, not encrypted."""
 
-    __slots__ = ("_burst", "_poll", "_socket", "patience")
+    __slots__ = ("_burst", "_is_stalled", "_poll", "_socket", "_watch", "patience")
 
-    def __init__(self, connected: socket.socket, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, connected: socket.socket, watch: Watch) -> None:
+        self.patience = watch.patience
+        self._watch = watch
         self._socket = connected
         self._burst = 0
+        self._is_stalled = False
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
 
@@ -159,13 +199,19 @@ class Plain:
             self._burst = _BURST
 
     async def _wait(self, until_ready: Callable[[socket.socket], Awaitable[None]]) -> None:
-        with trio.CancelScope(relative_deadline=self.patience) as scope:
-            try:
-                await until_ready(self._socket)
-            except (trio.ClosedResourceError, OSError, ValueError):
-                raise Broken from None
-        if scope.cancelled_caught:
-            raise Stalled(self.patience)
+        self._is_stalled = False
+        self._watch.begin(self)
+        try:
+            await until_ready(self._socket)
+        except (trio.ClosedResourceError, OSError, ValueError):
+            raise (Stalled(self.patience) if self._is_stalled else Broken()) from None
+        finally:
+            self._watch.end(self)
+
+    def stall(self) -> None:
+        """Have the task that waits for the stream get Stalled."""
+        self._is_stalled = True
+        trio.lowlevel.notify_closing(self._socket)
 
     def is_quiet(self) -> bool:
         """Do as `Stream.is_quiet`."""
@@ -415,7 +461,7 @@ def _load_trust() -> ssl.SSLContext:
 # -- connecting --------------------------------------------------------------------------------
 
 
-async def connect(route: Route, timing: Timing, trust: Trust) -> Stream:
+async def connect(route: Route, timing: Timing, trust: Trust, watch: Watch) -> Stream:
     """Return a stream to the server of *route*, encrypted as its scheme says.
 
     With a proxy and plain HTTP, it is a stream to the proxy. Raises Trouble.
@@ -425,10 +471,10 @@ async def connect(route: Route, timing: Timing, trust: Trust) -> Stream:
         with trio.move_on_after(timing.connect):
             proxy = route.proxy
             if proxy is None:
-                stream = await _dial(route.host, route.port, route.reach, timing.stall)
+                stream = await _dial(route.host, route.port, route.reach, watch)
             else:
                 _check_unresolved(route)
-                stream = await _dial(proxy.host, proxy.port, None, timing.stall)
+                stream = await _dial(proxy.host, proxy.port, None, watch)
                 if proxy.scheme == "https":
                     stream = await _encrypted(stream, trust, proxy.host)
                 if route.scheme == "https":
@@ -494,7 +540,7 @@ class _Place(NamedTuple):
     sockaddr: tuple[str | int | bytes, ...]
 
 
-async def _dial(host: str, port: int, reach: Reach | None, patience: float) -> Plain:
+async def _dial(host: str, port: int, reach: Reach | None, watch: Watch) -> Plain:
     """Connect to one of the addresses of *host* within *reach*, or to any if that is None."""
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -525,7 +571,7 @@ async def _dial(host: str, port: int, reach: Reach | None, patience: float) -> P
     if why is not None:
         connected.close()
         raise _refused(why)
-    return Plain(connected, patience)
+    return Plain(connected, watch)
 
 
 def _refusal(sockaddr: tuple[str | int | bytes, ...], host: str, reach: Reach) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import Checksum, ETag, LastModified
+from vzfs.model.location import Checksum, ETag
 from vzfs.model.moment import format_time
 from vzfs.source.wire import Precondition, Seen
 
@@ -21,6 +21,8 @@ MAX_ETAG_LENGTH: Final = 1024
 LAST_DATE: Final = 253_402_300_799
 """9999-12-31T23:59:59Z: the last moment that an HTTP date can name."""
 
+NO_PRECONDITION: Final = Precondition()
+
 _SENDABLE = re.compile(r"[\x21\x23-\x7e]+\Z")
 
 
@@ -29,15 +31,17 @@ def precondition(checksum: Checksum | None, pinned: str | None = None) -> Precon
 
     Where the reference names no version, the *pinned* one is asked for, if it is a strong tag.
     """
-    if checksum is None and pinned is not None and pinned.startswith('"'):
+    if checksum is None:
+        if pinned is None or not pinned.startswith('"'):
+            return NO_PRECONDITION
         checksum = ETag(pinned)
     if isinstance(checksum, ETag):
         tag = checksum.opaque
         if not checksum.is_weak and len(tag) <= MAX_ETAG_LENGTH and _SENDABLE.match(tag):
             return Precondition(if_match=f'"{tag}"')
-    elif isinstance(checksum, LastModified) and 0 <= checksum.seconds <= LAST_DATE:
+    elif 0 <= checksum.seconds <= LAST_DATE:
         return Precondition(if_unmodified_since=checksum.seconds)
-    return Precondition()
+    return NO_PRECONDITION
 
 
 def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> str:
@@ -46,22 +50,31 @@ def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> st
     Raises SourceError: `SOURCE_CHANGED` for another version, `SOURCE_MISMATCH` if the reply does
     not tell.
     """
-    where = str(wanted.location)
     checksum = wanted.checksum
-    if isinstance(checksum, ETag):
-        if seen.etag is None:
-            raise _untold("an ETag, which the reference names", where)
-        found = ETag(seen.etag)
+    found = None if seen.etag is None else ETag(seen.etag)
+    if checksum is None:
+        pass
+    elif isinstance(checksum, ETag):
+        if found is None:
+            raise _untold("an ETag, which the reference names", wanted)
         if found.opaque != checksum.opaque or (found.is_weak and not checksum.is_weak):
-            raise changed(f"etag {checksum.value!r}", f"{seen.etag!r}", where)
-    elif isinstance(checksum, LastModified):
+            raise changed(f"etag {checksum.value!r}", f"{seen.etag!r}", str(wanted.location))
+    else:
         if seen.modified is None:
-            raise _untold("a Last-Modified date, which the reference names", where)
+            raise _untold("a Last-Modified date, which the reference names", wanted)
         if seen.modified > checksum.seconds:
-            raise changed(*dates(checksum.seconds, seen.modified), where)
-    version = _version(seen, where)
+            raise changed(*dates(checksum.seconds, seen.modified), str(wanted.location))
+    if found is not None and not found.is_weak:
+        version = f'"{found.opaque}"'
+    elif found is None and seen.modified is None:
+        raise _untold("an ETag or a Last-Modified date, so bytes of two versions could mix", wanted)
+    else:
+        # A weak tag does not pin the bytes alone, so the rest that is known joins it.
+        tag = "" if found is None else f'W/"{found.opaque}"'
+        parts = (tag, seen.modified, seen.size)
+        version = " ".join("?" if part is None else str(part) for part in parts).strip()
     if pinned is not None and version != pinned:
-        raise changed(f"version {pinned}", version, where)
+        raise changed(f"version {pinned}", version, str(wanted.location))
     return version
 
 
@@ -83,20 +96,10 @@ def changed(expected: str, found: str, where: str) -> SourceError:
     )
 
 
-def _version(seen: Seen, where: str) -> str:
-    """Name a version. A weak tag does not pin the bytes alone, so the rest that is known joins it."""
-    if seen.etag is not None and not ETag(seen.etag).is_weak:
-        return f'"{ETag(seen.etag).opaque}"'
-    if seen.etag is None and seen.modified is None:
-        raise _untold("an ETag or a Last-Modified date, so bytes of two versions could mix", where)
-    parts = (f'W/"{ETag(seen.etag).opaque}"' if seen.etag else "", seen.modified, seen.size)
-    return " ".join("?" if part is None else str(part) for part in parts).strip()
-
-
-def _untold(what: str, where: str) -> SourceError:
+def _untold(what: str, wanted: AuthorizedRange) -> SourceError:
     return SourceError(
         ErrorKind.SOURCE_MISMATCH,
         f"the reply does not have {what}",
-        where=where,
+        where=str(wanted.location),
         advice="this server cannot say which version of the object it serves",
     )
