@@ -9,6 +9,7 @@ import trio
 from tests.fakes import FakeSource
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, EntryKey, MemoryCache, disk, unwritten
+from vzfs.cache.writer import Writer
 from vzfs.chunks import Chunks
 from vzfs.chunks.chunks import REMEMBER_FAILURE
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
@@ -342,13 +343,13 @@ async def test_what_is_not_yet_on_disk_is_served_from_memory(
     reader = await new_reader(tmp_path)
     reader.chunks._memory = MemoryCache(0)
     blocked = trio.Event()
-    put = DiskCache._write_on_shelf
+    put = Writer.write
 
-    async def slow(self: DiskCache, *args: object) -> None:
+    async def slow(self: Writer, *args: object) -> None:
         await blocked.wait()
         await put(self, *args)
 
-    monkeypatch.setattr(DiskCache, "_write_on_shelf", slow)
+    monkeypatch.setattr(Writer, "write", slow)
     for _ in range(3):
         assert await reader.read(ref(0, 100)) == DATA[:100]
     assert len(source.fetched) == 1
@@ -368,10 +369,10 @@ async def test_a_cache_that_raises_ends_nothing(
     """Even a bug in the disk cache costs no read and does not end what serves the others."""
     reader = await new_reader(tmp_path)
 
-    async def fail(self: DiskCache, *args: object) -> None:
+    async def fail(self: Writer, *args: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(DiskCache, "_write_on_shelf", fail)
+    monkeypatch.setattr(Writer, "write", fail)
     assert await reader.read(ref(0, 100)) == DATA[:100]
     await reader.written()
     assert await reader.read(ref(100, 100)) == DATA[100:200]
@@ -480,13 +481,13 @@ async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
     monkeypatch.setattr(disk, "MAX_DELAY", 0.01)
     reader = await new_reader(tmp_path)
     blocked = trio.Event()
-    put = DiskCache._write_on_shelf
+    put = Writer.write
 
-    async def slow(self: DiskCache, *args: object) -> None:
+    async def slow(self: Writer, *args: object) -> None:
         await blocked.wait()
         await put(self, *args)
 
-    monkeypatch.setattr(DiskCache, "_write_on_shelf", slow)
+    monkeypatch.setattr(Writer, "write", slow)
     for offset in (0, 100, 200):
         assert await reader.read(ref(offset, 100)) == DATA[offset : offset + 100]
     assert reader.disk.statistics().unwritten == 100 + unwritten._OF_A_RECORD

@@ -137,11 +137,11 @@ def test_names_are_stable() -> None:
     """Names do not depend on the process, so that other processes and later ones find the files."""
     assert (
         entry_name(EntryKey("s3://b/k", "v", 1, 2))
-        == "v2/entries/d6/8591b9cec205e996e3e4f7a0131b5432089e5345855da4ffeb663393a0c39f"
+        == "v2/entries/b4/8e862af6a2684acd46804ca1c49a4d8a4250129c9499c9d92e560df2746252"
     )
     assert (
         shelf_path("v2/segments", "shelf")
-        == "v2/segments/44c/ab1883a0d89678e33d6054af405d74e5f75a2"
+        == "v2/segments/9d4/a2919f1bc0a710a06dfb5116ceb30656f82ec"
     )
 
 

@@ -6,8 +6,11 @@ An entry is a header and then the chunk's bytes; a version record is a header al
 |---|---|
 | 8 | magic: `VZFSCHNK` for an entry, `VZFSVERS` for a version record |
 | 4 | format version |
-| 4 | length of the map |
-| n | msgpack map: the whole identity, and for an entry the checksum of the data |
+| 4 | length of the identity |
+| 8, 8 | the identity: offset and length, 0 in a record, |
+| 4, 4 | how many bytes location and version have, |
+| n | and location and version themselves, in UTF-8 |
+| 8 | checksum of the data |
 | 8 | checksum of everything before |
 
 Integers are little-endian, checksums XXH3 with 64 bits: they find accidents at the speed of memory.
@@ -19,10 +22,8 @@ are named by digests of the same identities. Where entries and records lie, `seg
 import dataclasses
 import hashlib
 import struct
-from collections.abc import Mapping
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]
 import xxhash
 
 from vzfs.errors import ErrorKind, FormatError
@@ -40,9 +41,10 @@ _MAX_IDENTITY: Final = 16_000
 _ENTRY_MAGIC: Final = b"VZFSCHNK"
 _RECORD_MAGIC: Final = b"VZFSVERS"
 _PREFIX: Final = struct.Struct("<8sII")
-checksum: Final = xxhash.xxh3_64_intdigest
+_IDENTITY: Final = struct.Struct("<QQII")
 CHECK: Final = struct.Struct("<Q")
 """How a checksum is written."""
+checksum: Final = xxhash.xxh3_64_intdigest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,12 +73,12 @@ def has_room_for(location: str, version: str) -> bool:
 
 def entry_digest(key: EntryKey) -> bytes:
     """Return 32 bytes that stand for *key*."""
-    return digest("entry", key.location, key.version, str(key.offset), str(key.length))
+    return digest(b"entry", _identity(key.location, key.version, key.offset, key.length))
 
 
 def record_digest(location: str) -> bytes:
     """Return 32 bytes that stand for the record of *location*."""
-    return digest("record", location)
+    return digest(b"record", encoded(location))
 
 
 def record_shelf(location: str) -> str:
@@ -98,40 +100,39 @@ def check_entry(key: EntryKey, header: bytes | memoryview, data: bytes | memoryv
     """Prove that *header* and *data* are the entry of *key*. Raises FormatError."""
     if len(data) == key.length and header == _entry_header(key, checksum(data)):
         return
-    if not _has_sound_frame(bytes(header), _ENTRY_MAGIC):
+    if not _is_sound(bytes(header), _ENTRY_MAGIC):
         raise damaged("its header is damaged")
     raise damaged("its data are damaged, or it is of another chunk")
 
 
 def encode_record(location: str, version: str) -> bytes:
     """Return the record that *version* is the last one verified of *location*."""
-    return _frame(_RECORD_MAGIC, {"location": location, "version": version})
+    return _header(_RECORD_MAGIC, _identity(location, version, 0, 0), 0)
 
 
 def decode_record(location: str, record: bytes) -> str:
     """Return the version that *record* says of *location*. Raises FormatError."""
-    if not _has_sound_frame(record, _RECORD_MAGIC):
+    if not _is_sound(record, _RECORD_MAGIC):
         raise damaged("it is damaged")
+    _, _, before, length = _IDENTITY.unpack_from(record, _PREFIX.size)
+    begin = _PREFIX.size + _IDENTITY.size + before
     try:
-        fields = msgpack.unpackb(
-            record[_PREFIX.size : -CHECK.size], unicode_errors="surrogatepass", max_map_len=2
-        )
-        version = fields["version"]
-    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+        version = record[begin : begin + length].decode("utf-8", "surrogatepass")
+    except ValueError:
         raise damaged("it is not a version record") from None
-    if not isinstance(version, str) or record != encode_record(location, version):
+    if record != encode_record(location, version):
         raise damaged("it is of another object")
     return version
 
 
-def digest(*parts: str) -> bytes:
-    """Return 32 bytes: of each part its length and then itself, so that no two lists agree."""
-    found = hashlib.blake2b(b"%d" % FORMAT_VERSION, digest_size=32)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        found.update(len(encoded).to_bytes(8, "little"))
-        found.update(encoded)
-    return found.digest()
+def digest(kind: bytes, what: bytes) -> bytes:
+    """Return 32 bytes that stand for *what*, among those of its *kind*."""
+    return hashlib.blake2b(what, digest_size=32, person=kind).digest()
+
+
+def encoded(text: str) -> bytes:
+    """Return the UTF-8 of any text, even with half a character in it."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def damaged(what: str) -> FormatError:
@@ -139,27 +140,26 @@ def damaged(what: str) -> FormatError:
     return FormatError(ErrorKind.CORRUPT_METADATA, what)
 
 
+def _identity(location: str, version: str, offset: int, length: int) -> bytes:
+    place, of = encoded(location), encoded(version)
+    return _IDENTITY.pack(offset, length, len(place), len(of)) + place + of
+
+
 def _entry_header(key: EntryKey, data_checksum: int) -> bytes:
-    fields = {
-        "location": key.location,
-        "version": key.version,
-        "offset": key.offset,
-        "length": key.length,
-        "xxh3": data_checksum,
-    }
-    return _frame(_ENTRY_MAGIC, fields)
+    identity = _identity(key.location, key.version, key.offset, key.length)
+    return _header(_ENTRY_MAGIC, identity, data_checksum)
 
 
-def _frame(magic: bytes, fields: Mapping[str, object]) -> bytes:
-    packed: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
-    framed = _PREFIX.pack(magic, FORMAT_VERSION, len(packed)) + packed
+def _header(magic: bytes, identity: bytes, data_checksum: int) -> bytes:
+    framed = _PREFIX.pack(magic, FORMAT_VERSION, len(identity)) + identity
+    framed += CHECK.pack(data_checksum)
     return framed + CHECK.pack(checksum(framed))
 
 
-def _has_sound_frame(header: bytes, magic: bytes) -> bool:
-    length = len(header) - _PREFIX.size - CHECK.size
+def _is_sound(header: bytes, magic: bytes) -> bool:
+    length = len(header) - _PREFIX.size - 2 * CHECK.size
     return (
-        0 <= length <= MAX_HEADER
+        _IDENTITY.size <= length <= MAX_HEADER
         and header.startswith(_PREFIX.pack(magic, FORMAT_VERSION, length))
         and header.endswith(CHECK.pack(checksum(header[: -CHECK.size])))
     )

@@ -63,6 +63,11 @@ class Guard:
         self._writing = trio.Semaphore(MAX_WRITING)
         self.corrupt = 0
 
+    @property
+    def is_full(self) -> bool:
+        """Whether the disk was full, and is not written to."""
+        return self._health.is_full
+
     async def reading[T](self, where: str, load: Callable[[], Awaitable[T | None]]) -> T | None:
         """Return what *load* returns, None for every trouble. *where* says what is read, for people."""
         async with self._reading:
@@ -85,13 +90,16 @@ class Guard:
             if self._health.is_full and not is_trial:
                 return None
             try:
-                return await self._save_making_room(is_trial, size, save, *args)
+                saved = await self._save_making_room(is_trial, size, save, *args)
             except OSError as problem:
                 if means_full(problem):
                     self._health.say_full(problem)
                 else:
                     self._health.turn_off(problem)
                 return None
+        if saved is not None:
+            self._health.start_writing()
+        return saved
 
     async def call[*Ts, T](self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call *function* for a reader. Raises OSError, also if it takes longer than patience lasts."""

@@ -16,18 +16,20 @@ from typing import Final
 
 import trio
 
-from vzfs.cache.entry import MAX_HEADER, damaged
+from vzfs.cache.entry import MAX_HEADER, damaged, decode_record, record_digest, record_shelf
 from vzfs.cache.folder import TOUCH_AFTER, CacheFolder
 from vzfs.cache.guard import Guard
 from vzfs.cache.segment import (
     FIRST,
     MAX_ENTRIES,
+    RECORDS,
     SMALL,
     Item,
     decode_contents,
     encode_segment,
     head_size,
     segment_name,
+    shelf_path,
     stamp_of,
 )
 from vzfs.cache.shelves import Descriptor, Segment, Shelf, Shelves, Table
@@ -134,6 +136,19 @@ class Library:
             self._forget(shelf, [segment])
             shelf.looked_at = -math.inf
         return None
+
+    async def version(self, location: str) -> str | None:
+        """Return the version that is recorded of the object at *location*, None for every trouble."""
+        path = shelf_path(RECORDS, record_shelf(location))
+        return await self._guard.reading(
+            location,
+            lambda: self.read(
+                path,
+                record_digest(location),
+                0,
+                lambda record: decode_record(location, bytes(record)),
+            ),
+        )
 
     async def has(self, path: str, digest: bytes) -> bool:
         """Whether there is an entry of *digest*. Raises OSError."""

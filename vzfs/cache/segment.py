@@ -21,6 +21,7 @@ costs a fetch.
 """
 
 import dataclasses
+import functools
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -36,6 +37,7 @@ from vzfs.cache.entry import (
     checksum,
     damaged,
     digest,
+    encoded,
     entry_digest,
 )
 from vzfs.model.manifest import Column
@@ -63,7 +65,8 @@ MAX_OWNER: Final = 8192
 
 _MAGIC: Final = b"VZFSSEGM"
 _PREFIX: Final = struct.Struct("<8sIII")
-_ROW: Final = np.dtype([("high", "<u8"), ("low", "<u8"), ("offset", "<u8"), ("size", "<u8")])
+_COLUMNS: Final = ("high", "low", "offset", "size")
+_ROW: Final = np.dtype([(name, "<u8") for name in _COLUMNS])
 
 type Item = tuple[bytes, Sequence[bytes | memoryview]]
 """The digest of an entry and its bytes, in parts."""
@@ -104,9 +107,10 @@ def entry_name(key: EntryKey) -> str:
     return f"{ENTRIES}/{name[:2]}/{name[2:]}"
 
 
+@functools.lru_cache(1024)
 def shelf_path(subfolder: str, shelf: str) -> str:
     """Return the path of *shelf*: that of its segments, without the stamp that each has."""
-    name = digest("shelf", shelf)[:20].hex()
+    name = digest(b"shelf", encoded(shelf))[:20].hex()
     return f"{subfolder}/{name[:3]}/{name[3:]}"
 
 
@@ -169,15 +173,13 @@ def decode_contents(head: bytes, path: str, file_size: int) -> Contents:
     if fields["shelf"] != path.rpartition("/")[2]:
         raise damaged("it is of another shelf")
     rows = np.frombuffer(head, _ROW, count, _PREFIX.size + length)
-    offset, size = rows["offset"].copy(), rows["size"].copy()
+    high, low, offset, size = (rows[name].astype(np.uint64) for name in _COLUMNS)
     # In this order no sum can overflow.
     if (size > file_size).any() or (offset > file_size).any() or (offset < end).any():
         raise damaged("it is cut short")
     if int((offset + size).max(initial=end)) != file_size:
         raise damaged("its length is wrong")
-    return Contents(
-        fields["owner"], fields["shelf"], rows["high"].copy(), rows["low"].copy(), offset, size, end
-    )
+    return Contents(fields["owner"], fields["shelf"], high, low, offset, size, end)
 
 
 def _fields(packed: bytes) -> dict[str, str]:
