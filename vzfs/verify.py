@@ -306,7 +306,9 @@ def _needs(manifest: Manifest, kind: ChunkKind, part: slice) -> Iterator[tuple[i
     order = keys.argsort()
     keys, rows = keys[order], rows[order]
     starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))
-    ends = manifest.offset[part][rows] + manifest.length[part][rows]
+    ends = manifest.offset[part][rows].astype(np.int64) + manifest.length[part][rows].astype(
+        np.int64
+    )
     counts = np.diff(starts, append=len(rows))
     for key, end, count in zip(
         keys[starts].tolist(),

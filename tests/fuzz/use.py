@@ -190,13 +190,14 @@ def use_manifest(manifest: Manifest, grid: ChunkGrid) -> None:
         manifest.checksum,
     )
     assert {len(column) for column in columns} == {len(manifest)}
-    assert (manifest.index[1:] > manifest.index[:-1]).all()
+    index = manifest.indices(0, len(manifest))
+    assert (index[1:] > index[:-1]).all()
     assert not manifest.has_any(0, 0)
     assert manifest.has_any(0, grid.size) == bool(len(manifest))
     locations = set()
     access = Access(parse_prefix("file:///repository"))
     for row in some(range(len(manifest))):
-        flat = int(manifest.index[row])
+        flat = int(index[row])
         assert manifest.row(flat) == row
         assert grid.contains(grid.unravel(flat))
         ref = manifest.ref(row)
@@ -235,7 +236,8 @@ async def _use_array_refs(array: Array, files: Mapping[str, Manifest]) -> None:
                 assert has_any == bool(children)
                 assert all(c < array.grid.shape[depth] for c, _ in children)
         with contextlib.suppress(FormatError):
-            refs.find(coords)
+            found = refs.find(coords)
+            assert refs.length_of(coords) == (None if found is None else found.length)
     with contextlib.suppress(FormatError):
         for flat, length in itertools.islice(refs.all_chunks(), SOME):
             found = refs.find(array.grid.unravel(flat))

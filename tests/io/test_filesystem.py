@@ -278,16 +278,17 @@ async def test_a_listing_begins_without_walking_all_manifests(
     fs = filesystem(FakeRepository(dict(files)), array(GRID, ENCODINGS[1], parts))
     a = (await names_in(fs)).inode
     looked: list[Manifest] = []
-    leaves = arrayrefs._leaves
+    chunks = Manifest.chunks
     monkeypatch.setattr(
-        arrayrefs, "_leaves", lambda part, *rest: looked.append(part) or leaves(part, *rest)
+        Manifest, "chunks", lambda part, *rest: looked.append(part) or chunks(part, *rest)
     )
     lines = await settle(fs.children, a, 0)
 
     assert [next(lines).name for _ in range(4)] == ["zarr.json", "c.0.0", "c.0.1", "c.1.0"]
-    assert looked == [files["m0"], files["m1"]]
+    assert list(dict.fromkeys(looked)) == [files["m0"], files["m1"]]
+    looked.clear()
     assert [line.name for line in await settle(fs.children, a, 2**20 + 6)] == ["c.3.0", "c.3.1"]
-    assert looked[2:] == [files["m3"]]
+    assert set(looked) == {files["m3"]}
 
 
 async def test_an_array_of_unknown_keys_never_says_absent() -> None:
@@ -348,15 +349,13 @@ async def test_a_resumed_listing_of_keys_looks_at_no_earlier_manifest(
     fs = filesystem(FakeRepository(dict(files)), array(GRID, ENCODINGS[0], parts))
     keys = (await names_in(fs, "c")).inode
     looked: list[Manifest] = []
-    children_of = arrayrefs._children_of
+    heads = Manifest.heads
     monkeypatch.setattr(
-        arrayrefs,
-        "_children_of",
-        lambda part, *rest: looked.append(part) or children_of(part, *rest),
+        Manifest, "heads", lambda part, *rest: looked.append(part) or heads(part, *rest)
     )
 
     assert [line.name for line in await settle(fs.children, keys, 2**20 + 3)] == ["3"]
-    assert looked == [files["m3"]]
+    assert set(looked) == {files["m3"]}
 
 
 async def test_an_array_that_cannot_be_named_spoils_no_neighbour() -> None:

@@ -42,7 +42,7 @@ class ChunkGrid:
 
     def ravel(self, coords: tuple[int, ...]) -> int:
         """Return the flat index of the chunk at *coords*, which lie inside the grid."""
-        return sum(c * s for c, s in zip(coords, self.strides, strict=True))
+        return _dot(coords, self.strides)
 
     def unravel(self, flat: int) -> tuple[int, ...]:
         """Return the coordinates of the chunk with flat index *flat*."""
@@ -63,8 +63,13 @@ class ChunkGrid:
         if not prefix:
             return 0, self.size
         stride = self.strides[len(prefix) - 1]
-        low = sum(c * s for c, s in zip(prefix, self.strides, strict=False))
+        low = _dot(prefix, self.strides[: len(prefix)])
         return low, low + stride
+
+
+def _dot(coords: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    # Of integers it is one, whatever its annotation says, and exact.
+    return math.sumprod(coords, strides)  # type: ignore[return-value]
 
 
 class KeyStyle(enum.StrEnum):

@@ -1,32 +1,37 @@
 """The chunk refs of one array, over all its manifests.
 
 An array's manifests cover disjoint regions of its grid. Each loads when a name in its region is
-first asked for. While one cannot be loaded, what it may hold is unknown: `find`, `has_any` and
-`children` then raise why, and never guess "absent". After `load` the answers come from memory,
-without a checkpoint.
+first asked for. While one cannot be loaded, what it may hold is unknown: `find`, `length_of`,
+`has_any` and listings then raise why, and never guess "absent". After `load` the answers come from
+memory, without a checkpoint.
 """
 
-import functools
-import heapq
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import trio
 
 from vzfs.errors import VzfsError
-from vzfs.model.manifest import ChunkRef, Manifest
+from vzfs.model.manifest import ChunkRef, Column, Manifest
+from vzfs.model.regions import Regions, separate
 from vzfs.model.snapshot import Array
 
 RETRY_AFTER: Final = 5.0
 """Seconds for which a manifest that could not be loaded is not tried again."""
 MAX_LOADS: Final = 8
 """Manifests of one array that load at a time; each is held whole while it is decoded."""
-_ROWS: Final = 4096
-"""Rows turned into Python objects at a time while listing."""
+_FIRST_PAGE: Final = 64
+"""Children listed before it is known whether more are wanted: a few microseconds."""
+_PAGE: Final = 4096
+"""Children turned into Python objects at a time while listing."""
 
 type Child = tuple[int, int]
 """A coordinate, and the chunk's length in bytes where the child is a chunk (else 0)."""
+type Children = tuple[Column[np.int64], Column[np.int64]]
+"""Ascending coordinates, and as many lengths."""
+
+_NO_CHILDREN: Final = (np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 class _Failure:
@@ -37,6 +42,22 @@ class _Failure:
         self.until = trio.current_time() + RETRY_AFTER
 
 
+class _Below(NamedTuple):
+    """What is listed: child n is what has flat indices in [low + n * stride, low + (n + 1) * stride)."""
+
+    low: int
+    high: int
+    stride: int
+
+
+class _Run(NamedTuple):
+    """A manifest that may hold children from *low* to *high* of what is listed."""
+
+    low: int
+    high: int
+    part: Manifest
+
+
 class ArrayRefs:
     """Names of one array's chunks -> chunk refs."""
 
@@ -44,26 +65,33 @@ class ArrayRefs:
         self.array: Final = array
         self._load = load
         self._parts: list[Manifest | _Failure | None] = [None] * len(array.manifests)
-        ranges = [m.extents.ranges for m in array.manifests]
-        shape = (len(ranges), len(array.grid.shape), 2)
+        self._missing = len(self._parts)
+        self._sole: Manifest | None = None
+        self._strides: Final = array.grid.strides
+        self._ravel: Final = array.grid.ravel
+        self._ranges: Final = [m.extents.ranges for m in array.manifests]
+        self._regions: Final = Regions(self._ranges)
         self._loading = trio.Semaphore(MAX_LOADS)
-        self._extents = np.array(ranges, np.int64).reshape(shape)
+
+    # -- loading -------------------------------------------------------------------------------
+
+    def is_loaded(self, prefix: tuple[int, ...]) -> bool:
+        """Whether `load` would have nothing to do."""
+        return not self._missing or not any(map(self._is_due, self._meeting(prefix)))
 
     async def load(self, prefix: tuple[int, ...]) -> None:
         """Load every manifest that may hold a chunk whose coordinates begin with *prefix*."""
-        missing = [i for i in self._meeting(prefix) if self._is_due(i)]
-        if len(missing) == 1:
-            await self._load_part(missing[0])
-        elif missing:
+        if not self._missing:
+            return
+        due = [i for i in self._meeting(prefix) if self._is_due(i)]
+        if len(due) == 1:
+            await self._load_part(due[0])
+        elif due:
             async with trio.open_nursery() as nursery:
-                for i in missing:
+                for i in due:
                     nursery.start_soon(self._load_part, i)
-        if missing:
+        if due:
             self._keep_failures(prefix)
-
-    def is_loaded(self, prefix: tuple[int, ...]) -> bool:
-        """Whether `load` has nothing to do for *prefix*, as at first after it has returned."""
-        return not any(map(self._is_due, self._meeting(prefix)))
 
     def _keep_failures(self, prefix: tuple[int, ...]) -> None:
         """Have failures count from now, so that who has waited for all finds none to be tried again."""
@@ -79,9 +107,49 @@ class ArrayRefs:
     async def _load_part(self, i: int) -> None:
         async with self._loading:
             try:
-                self._parts[i] = await self._load(self.array.manifests[i].id)
+                part = await self._load(self.array.manifests[i].id)
             except VzfsError as error:
                 self._parts[i] = _Failure(error)
+                return
+        if not isinstance(self._parts[i], Manifest):
+            self._missing -= 1
+        self._parts[i] = part
+        if len(self._parts) == 1:
+            self._sole = part
+
+    def _meeting(self, prefix: tuple[int, ...]) -> Sequence[int]:
+        """Return the numbers of the manifests that may hold chunks below *prefix*."""
+        if len(prefix) < len(self._strides):
+            return list(self._regions.meeting(prefix))
+        i = self._regions.at(prefix)
+        return () if i is None else (i,)
+
+    # -- one chunk -----------------------------------------------------------------------------
+
+    def find(self, coords: tuple[int, ...]) -> ChunkRef | None:
+        """Return the ref of the chunk at *coords*, or None if the snapshot has none there.
+
+        Raises the VzfsError for which the manifest that would know could not be loaded.
+        """
+        part = self._sole or self._part_at(coords)
+        if part is None:
+            return None
+        row = part.row(self._ravel(coords))
+        return None if row is None else part.ref(row)
+
+    def length_of(self, coords: tuple[int, ...]) -> int | None:
+        """Return the length of the chunk at *coords* in bytes, or None. Raises as `find` does."""
+        part = self._sole or self._part_at(coords)
+        if part is None:
+            return None
+        row = part.row(self._ravel(coords))
+        return None if row is None else part.length_at(row)
+
+    def _part_at(self, coords: tuple[int, ...]) -> Manifest | None:
+        i = self._regions.at(coords)
+        return None if i is None else _loaded(self._parts[i])
+
+    # -- directories ---------------------------------------------------------------------------
 
     async def has_any(self, prefix: tuple[int, ...]) -> bool:
         """Whether a chunk's coordinates begin with *prefix*.
@@ -90,6 +158,8 @@ class ArrayRefs:
         know could not be loaded.
         """
         low, high = self.array.grid.span(prefix)
+        if self._sole is not None:
+            return self._sole.has_any(low, high)
         meeting = self._meeting(prefix)
         has_loaded = False
         for i in sorted(meeting, key=self._is_due):
@@ -101,33 +171,32 @@ class ArrayRefs:
                 return True
         if has_loaded:
             self._keep_failures(prefix)
-        _raise_first_failure([self._parts[i] for i in meeting])
+        for i in meeting:
+            _loaded(self._parts[i])
         return False
 
     def known_any(self, prefix: tuple[int, ...]) -> bool | None:
         """Answer as `has_any` does, from what is loaded; None where that does not say."""
         low, high = self.array.grid.span(prefix)
-        meeting = self._meeting(prefix)
-        parts = [self._parts[i] for i in meeting]
+        if self._sole is not None:
+            return self._sole.has_any(low, high)
+        parts = [self._parts[i] for i in self._meeting(prefix)]
         if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
             return True
-        if any(map(self._is_due, meeting)):
+        if any(map(self._is_due, self._meeting(prefix))):
             return None
-        _raise_first_failure(parts)
+        for part in parts:
+            _loaded(part)
         return False
 
-    def find(self, coords: tuple[int, ...]) -> ChunkRef | None:
-        """Return the ref of the chunk at *coords*, or None if the snapshot has none there.
+    def children_arrays(self, prefix: tuple[int, ...], first: int, count: int) -> Children:
+        """Return the next coordinates below *prefix*, from *first* on, and the lengths of chunks (else 0).
 
-        Raises the VzfsError for which the manifest that would know could not be loaded.
+        They are at most *count*, and as many if there are as many. Raises as `find` does.
         """
-        flat = self.array.grid.ravel(coords)
-        parts = [self._parts[i] for i in self._meeting(coords)]
-        for part in parts:
-            if isinstance(part, Manifest) and (row := part.row(flat)) is not None:
-                return part.ref(row)
-        _raise_first_failure(parts)
-        return None
+        axis = len(prefix)
+        below = _Below(*self.array.grid.span(prefix), self._strides[axis])
+        return _listed(self._runs(prefix, axis), below, first, count)
 
     def children(self, prefix: tuple[int, ...], first: int = 0) -> Iterator[Child]:
         """Yield the next coordinates below *prefix*, from *first* on, ascending, each once.
@@ -136,96 +205,109 @@ class ArrayRefs:
         manifests. Raises as `find` does.
         """
         axis = len(prefix)
-        low, high = self.array.grid.span(prefix)
-        stride = self.array.grid.strides[axis]
-        runs = [
-            (span, functools.partial(_children_of, part, low, high, stride, first))
-            for span, part in self._spans(prefix, axis)
-            if span[1] > first
-        ]
-        previous = -1
-        for child in _in_turn(runs):
-            if child[0] != previous:
-                previous = child[0]
-                yield child
+        below = _Below(*self.array.grid.span(prefix), self._strides[axis])
+        return _one_by_one(self._runs(prefix, axis), below, first)
+
+    def all_chunks_arrays(self, first: int, count: int) -> Children:
+        """Return flat indices, from *first* on, and lengths, as `children_arrays` does."""
+        return _listed(self._all_runs(), _Below(0, self.array.grid.size, 1), first, count)
 
     def all_chunks(self, first: int = 0) -> Iterator[Child]:
         """Yield flat index and length of every chunk from the index *first* on. Raises as `find` does."""
-        size = self.array.grid.size
-        stride = self.array.grid.strides[0] if self.array.grid.shape else 1
-        runs = [
-            (span, functools.partial(_leaves, part, 0, size, first))
-            for span, part in self._spans((), 0)
-            if span[1] * stride > first
-        ]
-        return _in_turn(runs)
-
-    def _spans(self, prefix: tuple[int, ...], axis: int) -> list[tuple[tuple[int, int], Manifest]]:
-        """Return the distinct manifests that may hold chunks below *prefix*, each with where it begins and ends.
-
-        One file may speak for several regions of an array; its rows are counted once.
-        """
-        meeting = self._meeting(prefix)
-        _raise_first_failure([self._parts[i] for i in meeting])
-        found: dict[int, tuple[tuple[int, int], Manifest]] = {}
-        is_scalar = not self.array.grid.shape
-        spans = [(0, 1)] * len(meeting) if is_scalar else self._extents[meeting, axis].tolist()
-        for i, (low, high) in zip(meeting, spans, strict=True):
-            part = self._parts[i]
-            if isinstance(part, Manifest):
-                known = found.get(id(part), ((low, high), part))[0]
-                found[id(part)] = (min(known[0], low), max(known[1], high)), part
-        return sorted(found.values(), key=lambda item: item[0])
+        return _one_by_one(self._all_runs(), _Below(0, self.array.grid.size, 1), first)
 
     def manifests(self) -> list[Manifest]:
         """Return the distinct manifests of the array. Raises as `find` does."""
-        return [part for _, part in self._spans((), 0)]
+        return [run.part for run in self._runs((), 0)]
 
-    def _meeting(self, prefix: tuple[int, ...]) -> list[int]:
-        head = self._extents[:, : len(prefix)]
-        point = np.array(prefix, np.int64)
-        meets = ((head[:, :, 0] <= point) & (point < head[:, :, 1])).all(axis=1)
-        found: list[int] = np.flatnonzero(meets).tolist()
-        return found
+    def _all_runs(self) -> list[_Run]:
+        stride = self._strides[0] if self._strides and self._sole is None else 1
+        return [_Run(low * stride, high * stride, part) for low, high, part in self._runs((), 0)]
 
+    def _runs(self, prefix: tuple[int, ...], axis: int) -> list[_Run]:
+        """Return the distinct manifests that may hold chunks below *prefix*, and where along *axis*; sorted.
 
-def _in_turn(
-    runs: Sequence[tuple[tuple[int, int], Callable[[], Iterator[Child]]]],
-) -> Iterator[Child]:
-    """Merge *runs*, sorted by where they begin; none is begun before its turn comes."""
-    begun: list[Callable[[], Iterator[Child]]] = []
-    end = 0
-    for (low, high), run in runs:
-        if begun and low >= end:
-            yield from heapq.merge(*(start() for start in begun))
-            begun = []
-        begun.append(run)
-        end = max(end, high)
-    yield from heapq.merge(*(start() for start in begun))
+        One file may speak for several regions of an array; its rows are counted once.
+        """
+        if self._sole is not None:
+            return [_Run(0, self.array.grid.size, self._sole)]
+        found: dict[int, _Run] = {}
+        for i in self._meeting(prefix):
+            part = _loaded(self._parts[i])
+            low, high = self._ranges[i][axis] if self._strides else (0, 1)
+            known = found.get(id(part), _Run(low, high, part))
+            found[id(part)] = _Run(min(known.low, low), max(known.high, high), part)
+        return sorted(found.values(), key=lambda run: run.low)
 
 
-def _raise_first_failure(parts: list[Manifest | _Failure | None]) -> None:
-    for part in parts:
-        if isinstance(part, _Failure):
-            raise part.error.with_traceback(None)
-        if part is None:
-            raise RuntimeError("a manifest was asked before it was loaded")
+def _loaded(part: Manifest | _Failure | None) -> Manifest:
+    if isinstance(part, Manifest):
+        return part
+    if isinstance(part, _Failure):
+        raise part.error.with_traceback(None)
+    raise RuntimeError("a manifest was asked before it was loaded")
 
 
-def _children_of(part: Manifest, low: int, high: int, stride: int, first: int) -> Iterator[Child]:
-    if stride == 1:
-        yield from _leaves(part, low, high, first)
+def _one_by_one(runs: Sequence[_Run], below: _Below, first: int) -> Iterator[Child]:
+    size = _FIRST_PAGE
+    for together in _in_turn(runs, first):
+        start: int | None = first
+        while start is not None:
+            coordinates, lengths = _merged(together, below, start, size)
+            yield from zip(coordinates.tolist(), lengths.tolist(), strict=True)
+            is_last = len(coordinates) < (size if len(together) == 1 else 1)
+            start = None if is_last else int(coordinates[-1]) + 1
+            size = _PAGE
+
+
+def _listed(runs: Sequence[_Run], below: _Below, first: int, count: int) -> Children:
+    """Return the next *count* children from *first* on."""
+    if len(runs) == 1:
+        return _next(runs[0].part, below, first, count)
+    pages = [_NO_CHILDREN]
+    for together in _in_turn(runs, first):
+        start = first
+        while count > 0 and len((page := _merged(together, below, start, count))[0]):
+            pages.append(page)
+            count -= len(page[0])
+            start = int(page[0][-1]) + 1
+        if count <= 0:
+            break
+    return np.concatenate([p[0] for p in pages]), np.concatenate([p[1] for p in pages])
+
+
+def _in_turn(runs: Sequence[_Run], first: int) -> Iterator[list[Manifest]]:
+    """Yield those manifests together whose children from *first* on may alternate, before those beyond."""
+    if len(runs) == 1:
+        yield [runs[0].part]
         return
-    row, end = part.first(low + first * stride), part.first(high)
-    while row < end:
-        coordinate = (int(part.index[row]) - low) // stride
-        yield coordinate, 0
-        row = part.first(low + (coordinate + 1) * stride)
+    runs = [run for run in runs if run.high > first]
+    for together in separate([(run.low, run.high) for run in runs]):
+        yield [runs[i].part for i in together]
 
 
-def _leaves(part: Manifest, low: int, high: int, first: int) -> Iterator[Child]:
-    row, end = part.first(low + first), part.first(high)
-    while row < end:
-        rows = slice(row, min(row + _ROWS, end))
-        yield from zip((part.index[rows] - low).tolist(), part.length[rows].tolist(), strict=True)
-        row = rows.stop
+def _merged(parts: Sequence[Manifest], below: _Below, first: int, count: int) -> Children:
+    """Return up to *count* of the next children of *parts* together, none only if there is none."""
+    if len(parts) == 1:
+        return _next(parts[0], below, first, count)
+    # Beyond the last that a part gave, there may be more of it in between.
+    each = max(count // len(parts), 1)
+    pages = [_next(part, below, first, each) for part in parts]
+    bound = min((int(page[0][-1]) for page in pages if len(page[0]) == each), default=None)
+    coordinates = np.concatenate([page[0] for page in pages])
+    lengths = np.concatenate([page[1] for page in pages])
+    coordinates, rows = np.unique(coordinates, return_index=True)
+    if bound is not None:
+        coordinates = coordinates[: int(coordinates.searchsorted(bound, "right"))]
+    coordinates = coordinates[:count]
+    return coordinates, lengths[rows[: len(coordinates)]]
+
+
+def _next(part: Manifest, below: _Below, first: int, count: int) -> Children:
+    """Return the next *count* children that *part* has, from *first* on."""
+    start = below.low + first * below.stride
+    if below.stride == 1:
+        flats, lengths = part.chunks(start, below.high, count)
+        return flats - below.low if below.low else flats, lengths
+    heads = part.heads(start, below.high, below.stride, count) + first
+    return heads, np.zeros(len(heads), np.int64)

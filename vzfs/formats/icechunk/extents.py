@@ -9,9 +9,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Final
 
+from vzfs.model.regions import Ranges, separate
 from vzfs.model.snapshot import Extents
-
-type _Ranges = tuple[tuple[int, int], ...]
 
 _ENTANGLED: Final = 200
 """Regions that no dimension separates are compared pair by pair up to this many."""
@@ -39,26 +38,13 @@ def overlap(regions: Sequence[Extents]) -> bool:
             if len(group) > _ENTANGLED or _any_meet(group):
                 return True
             continue
-        parts = _separate(group, axis)
+        parts = separate([region[axis] for region in group])
         fruitless = fruitless + 1 if len(parts) == 1 else 0
-        pending.extend((part, (axis + 1) % ndim, fruitless) for part in parts)
+        pending.extend(([group[i] for i in part], (axis + 1) % ndim, fruitless) for part in parts)
     return False
 
 
-def _separate(group: list[_Ranges], axis: int) -> list[list[_Ranges]]:
-    """Part *group* where no region reaches across along *axis*."""
-    parts: list[list[_Ranges]] = []
-    reached = -1
-    for region in sorted(group, key=lambda r: r[axis]):
-        low, high = region[axis]
-        if low >= reached:
-            parts.append([])
-        parts[-1].append(region)
-        reached = max(reached, high)
-    return parts
-
-
-def _any_meet(group: list[_Ranges]) -> bool:
+def _any_meet(group: list[Ranges]) -> bool:
     return any(
         all(x[0] < y[1] and y[0] < x[1] for x, y in zip(a, b, strict=True))
         for a, b in itertools.combinations(group, 2)

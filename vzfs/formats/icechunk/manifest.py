@@ -23,7 +23,14 @@ from vzfs.formats.icechunk.envelope import (
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.ids import NODE_ID_LENGTH, OBJECT_ID_LENGTH, encode_id, encode_ids
 from vzfs.model.location import MAX_LOCATION_LENGTH, Checksum, ETag, LastModified
-from vzfs.model.manifest import MAX_FLAT_INDEX, ChunkKind, Column, Manifest, StringTable
+from vzfs.model.manifest import (
+    MAX_FLAT_INDEX,
+    ChunkKind,
+    Manifest,
+    StringTable,
+    ascending,
+    narrow,
+)
 from vzfs.model.snapshot import WantedArray
 
 CHUNKS: Final = b"chunks/"
@@ -315,12 +322,12 @@ class _Columns:
         checksum_column = np.zeros(len(kind), np.uint32)
         checksum_column[marked] = codes + 1
         return Manifest(
-            index=_frozen(self._index[rows]),
-            kind=_frozen(kind),
-            location=_frozen(location),
-            offset=_frozen(offset),
-            length=_frozen(length),
-            checksum=_frozen(checksum_column),
+            index=ascending(self._index[rows]),
+            kind=narrow(kind),
+            location=narrow(location),
+            offset=narrow(offset),
+            length=narrow(length),
+            checksum=narrow(checksum_column),
             locations=self._strings.table(used),
             checksums=tuple(self._checksums[mark - 1] for mark in marks.tolist()),
             inline=inline_bytes,
@@ -373,14 +380,7 @@ class _Strings:
         np.cumsum(chosen, out=offsets[1:])
         whole = self._parts[0]
         text = whole if len(rows) == self._count else cut(whole, starts[rows], chosen)
-        return StringTable(_frozen(offsets), text)
-
-
-def _frozen[T: np.generic](column: Column[T]) -> Column[T]:
-    """Return *column* read-only, and free of any larger array that it is part of."""
-    own = column.copy() if column.base is not None else column
-    own.flags.writeable = False
-    return own
+        return StringTable(ascending(offsets), text)
 
 
 def _too_long() -> FormatError:
