@@ -76,7 +76,7 @@ class ArrayRefs:
     # -- loading -------------------------------------------------------------------------------
 
     def is_loaded(self, prefix: tuple[int, ...]) -> bool:
-        """Whether `load` has nothing to do for *prefix*, as at first after it has returned."""
+        """Whether `load` would have nothing to do."""
         return not self._missing or not any(map(self._is_due, self._meeting(prefix)))
 
     async def load(self, prefix: tuple[int, ...]) -> None:
@@ -161,15 +161,15 @@ class ArrayRefs:
         if self._sole is not None:
             return self._sole.has_any(low, high)
         meeting = self._meeting(prefix)
-        has_tried = False
+        has_loaded = False
         for i in sorted(meeting, key=self._is_due):
             if self._is_due(i):
                 await self._load_part(i)
-                has_tried = True
+                has_loaded = True
             part = self._parts[i]
             if isinstance(part, Manifest) and part.has_any(low, high):
                 return True
-        if has_tried:
+        if has_loaded:
             self._keep_failures(prefix)
         for i in meeting:
             _loaded(self._parts[i])
@@ -180,11 +180,10 @@ class ArrayRefs:
         low, high = self.array.grid.span(prefix)
         if self._sole is not None:
             return self._sole.has_any(low, high)
-        meeting = self._meeting(prefix)
-        parts = [self._parts[i] for i in meeting]
+        parts = [self._parts[i] for i in self._meeting(prefix)]
         if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
             return True
-        if any(map(self._is_due, meeting)):
+        if any(map(self._is_due, self._meeting(prefix))):
             return None
         for part in parts:
             _loaded(part)
