@@ -29,6 +29,11 @@ FEWEST: Final = 4
 """Chunks ahead of a walk at first, if that is more."""
 MOST: Final = 2048
 """Chunks ahead of a walk."""
+BATCH: Final = 16
+"""Chunks for which there is to be room again before those that waited for it are sent for: together
+they may come by one request."""
+LEARNING: Final = 1 / 16
+"""How much one chunk's length says of the others'."""
 MAX_ARRAYS: Final = 256
 """Arrays whose walks are followed at a time; those touched last."""
 UNREAD_AFTER: Final = 15.0
@@ -72,14 +77,19 @@ class _Unread(NamedTuple):
 
 
 class _Course:
-    """The walks through one array, and how many bytes they may be ahead of their readers."""
+    """The walks through one array, and how many bytes they may be ahead of their readers.
 
-    __slots__ = ("reach", "unread", "walks")
+    *length* is that of its chunks, about. *waiting* are chunks for which there was no room yet.
+    """
 
-    def __init__(self, shape: tuple[int, ...]) -> None:
+    __slots__ = ("length", "reach", "unread", "waiting", "walks")
+
+    def __init__(self, shape: tuple[int, ...], length: int) -> None:
         self.walks = Walks(shape)
         self.reach = FIRST_REACH
         self.unread = 0
+        self.length = float(length)
+        self.waiting: dict[tuple[int, ...], None] = {}
 
 
 class _Stream:
@@ -162,19 +172,24 @@ class ReadAhead:
         array = refs.array
         course = self._courses.get(array.id)
         if course is None:
-            course = self._courses[array.id] = _Course(array.grid.shape)
+            course = self._courses[array.id] = _Course(array.grid.shape, ref.length)
             if len(self._courses) > MAX_ARRAYS:
                 self._courses.popitem(last=False)
         else:
             self._courses.move_to_end(array.id)
-        length = max(ref.length, 1)
         unread = self._unread.pop((array.id, coords), None)
         if unread is not None:
             self._arrive(course, unread)
+        waiting = course.waiting
+        waiting.pop(coords, None)
+        course.length += (ref.length - course.length) * LEARNING
+        length = max(int(course.length), 1)
         limit = min(max(course.reach // length, FEWEST), self._share() // length, MOST)
         following = course.walks.touch(coords, limit)
         if following:
-            self._send_for(refs, course, following)
+            waiting.update(dict.fromkeys(following))
+        if waiting and (following or self._budget - self._held >= BATCH * length):
+            self._send_for(refs, course)
 
     def _arrive(self, course: _Course, unread: _Unread) -> None:
         """Learn from a reader who has come to what was got for it."""
@@ -196,24 +211,20 @@ class ReadAhead:
         busy = sum(1 for course in self._courses.values() if course.unread)
         return self._budget // max(busy, 1)
 
-    def _send_for(self, refs: ArrayRefs, course: _Course, following: list[tuple[int, ...]]) -> None:
+    def _send_for(self, refs: ArrayRefs, course: _Course) -> None:
+        """Send for as much of what waits as there is room for."""
         found: list[tuple[tuple[int, ...], ChunkRef]] = []
         room = self._budget - self._held
-        for coords in following:
-            if not refs.is_loaded(coords):
-                break
-            try:
-                ref = refs.find(coords)
-            except VzfsError:
-                break
-            if ref is None or ref.kind is ChunkKind.INLINE or block_of(ref.length):
-                continue
-            if ref.length > room:
+        for coords in list(course.waiting):
+            ref = _of_use(refs, coords)
+            if ref is not None and ref.length > room:
                 room += self._make_room(ref.length - room)
                 if ref.length > room:
                     break
-            room -= ref.length
-            found.append((coords, ref))
+            del course.waiting[coords]
+            if ref is not None:
+                room -= ref.length
+                found.append((coords, ref))
         now = trio.current_time()
         wanted = [
             (ref, [ByteRange(0, ref.length)], near(refs, coords, ref)) for coords, ref in found
@@ -279,6 +290,19 @@ class ReadAhead:
         if following:
             stream.got = following[-1].end
             self._sent += len(self._chunks.ahead([(ref, following, near(refs, coords, ref))]))
+
+
+def _of_use(refs: ArrayRefs, coords: tuple[int, ...]) -> ChunkRef | None:
+    """Return the ref of a chunk that can be got ahead, None if there is none or it is not known."""
+    if not refs.is_loaded(coords):
+        return None
+    try:
+        ref = refs.find(coords)
+    except VzfsError:
+        return None
+    if ref is None or ref.kind is ChunkKind.INLINE or block_of(ref.length):
+        return None
+    return ref
 
 
 def near(refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> str:
