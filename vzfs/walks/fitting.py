@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from vzfs.model.chunkgrid import ChunkGrid
-from vzfs.walks.paths import Box, Coords, Jump, Loop, Path, box_of
+from vzfs.walks.paths import Box, Coords, Jump, Loop, Path, Touch, box_of
 
 CHANCE: Final = 2e-5
 """How often a touch of a random reader may seem to belong to a progression."""
@@ -17,13 +17,6 @@ MAX_PARTNERS: Final = 32
 """With how many late strays a touch is tried as the next of a progression."""
 MAX_PERMUTED: Final = 3
 """Up to how many moving axes every order is tried; beyond that, C order and F order."""
-
-
-class Stray(NamedTuple):
-    """A touch that is on no walk's path; *time* counts the touches of the array."""
-
-    coords: Coords
-    time: int
 
 
 class Fit(NamedTuple):
@@ -48,14 +41,13 @@ class _Axis(NamedTuple):
     indices: list[int]
 
 
-def progression(
-    flat: int, coords: Coords, now: int, strays: dict[int, Stray], grid: ChunkGrid
-) -> list[int]:
-    """Return the strays that form with *flat*, just touched at *coords*, a progression, oldest first.
+def progression(flat: int, touch: Touch, strays: dict[int, Touch], grid: ChunkGrid) -> list[int]:
+    """Return the strays that form a progression with *flat*, just touched, the oldest first.
 
     Empty if there is none that chance would not make as well. How likely that is depends on how
     many chunks are in step, in how many touches, in how large a grid, and on how plain the step is.
     """
+    now, coords = touch
     size = max(grid.size, LEAST_SIZE)
     best: list[int] = []
     for other in itertools.islice(reversed(strays.keys()), MAX_PARTNERS):
@@ -65,15 +57,14 @@ def progression(
         run = [*_run(flat, -step, strays), *_run(flat, step, strays)]
         if len(run) <= len(best):
             continue
-        age = now - min(strays[member].time for member in run) + 1
-        length = len(run) + 1
-        ways = length * _plainness(coords, strays[other].coords, step)
-        if ways * (age / size) ** (length - 1) <= CHANCE:
+        age = now - min(strays[member][0] for member in run) + 1
+        ways = (len(run) + 1) * _plainness(coords, strays[other][1], step)
+        if ways * (age / size) ** len(run) <= CHANCE:
             best = run
-    return sorted(best, key=lambda member: strays[member].time)
+    return sorted(best, key=strays.__getitem__)
 
 
-def _run(flat: int, step: int, strays: dict[int, Stray]) -> list[int]:
+def _run(flat: int, step: int, strays: dict[int, Touch]) -> list[int]:
     """Return the unbroken run of strays beside *flat* in one direction."""
     run = []
     while (flat := flat + step) in strays:

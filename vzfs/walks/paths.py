@@ -7,10 +7,12 @@ from vzfs.model.chunkgrid import ChunkGrid
 
 type Coords = tuple[int, ...]
 """Where a chunk lies in its grid."""
+type Touch = tuple[int, Coords]
+"""A chunk that was touched, after when: the time counts the touches of the array."""
 
 
 class Loop(NamedTuple):
-    """One axis of a box: *length* coordinates from *first* in steps of *step*, which may be negative."""
+    """One axis of a box: *length* coordinates from *first* in steps of *step*, also negative."""
 
     axis: int
     first: int
@@ -18,32 +20,25 @@ class Loop(NamedTuple):
     length: int
 
 
-def to_the_edge(axis: int, first: int, step: int, shape: Coords) -> Loop:
-    """Return the loop from *first* that ends at the edge of the grid."""
-    room = shape[axis] - 1 - first if step > 0 else first
-    return Loop(axis, first, step, room // abs(step) + 1)
-
-
 class Box:
     """Nested loops over all axes, innermost first.
 
-    *seen* counts the loops that have been seen to move; of the rest it is only supposed that they
-    come next. *turns* are the ordinals, ascending, at which the reader would first do what it was
-    not seen to do: start a loop that has not moved.
+    *turns* are the ordinals, ascending, at which the reader would first do what it was not seen to
+    do.
     """
 
     __slots__ = ("_steps", "loops", "size", "turns")
 
-    def __init__(self, loops: Sequence[Loop], seen: int) -> None:
+    def __init__(self, loops: Sequence[Loop], turns: Sequence[int] = ()) -> None:
         self.loops = tuple(loops)
-        weights = [1]
+        self.turns = tuple(turns)
+        steps = []
+        weight = 1
         for loop in loops:
-            weights.append(weights[-1] * loop.length)
-        self.size = weights[-1]
-        self.turns = tuple(w for w, loop in zip(weights, loops, strict=False) if loop.length > 1)[
-            sum(loop.length > 1 for loop in loops[:seen]) :
-        ]
-        self._steps = tuple((*loop, w) for loop, w in zip(loops, weights, strict=False))
+            steps.append((*loop, weight))
+            weight *= loop.length
+        self._steps = tuple(steps)
+        self.size = weight
 
     def ordinal(self, coords: Coords) -> int | None:
         """Return the place of a chunk in the walk, or None if it is not on the path."""
@@ -90,11 +85,19 @@ class Jump:
 type Path = Box | Jump
 
 
+def to_the_edge(axis: int, first: int, step: int, shape: Coords) -> Loop:
+    """Return the loop from *first* that ends at the edge of the grid."""
+    room = shape[axis] - 1 - first if step > 0 else first
+    return Loop(axis, first, step, room // abs(step) + 1)
+
+
 def box_of(moving: Sequence[Loop], at: Coords, shape: Coords) -> Box:
     """Return the path of a reader that was seen to move in the loops *moving*, innermost first.
 
-    The outermost of them goes on to the edge of the grid. After it come the axes that have stood
-    still, at *at*, in the order that the seen ones suggest: in F order if they ascend, else in C order.
+    The outermost of them goes on to the edge of the grid, and then come the axes that have stood
+    still, at *at*, in the order that the seen ones suggest: in F order if they ascend, else in C
+    order. The reader was not seen to do any of that, but it may be trusted to go on along a line;
+    not to begin a third one as it began the second, let alone with an axis that has not moved.
     """
     outermost = moving[-1]
     axes = [loop.axis for loop in moving]
@@ -103,11 +106,17 @@ def box_of(moving: Sequence[Loop], at: Coords, shape: Coords) -> Box:
         # C order: outward from the axis left of the outermost, then those that were left out.
         still.sort(key=lambda axis: (axis > outermost.axis, -axis))
     direction = 1 if outermost.step > 0 else -1
-    return Box(
-        (
-            *moving[:-1],
-            to_the_edge(outermost.axis, outermost.first, outermost.step, shape),
-            *(to_the_edge(axis, at[axis], direction, shape) for axis in still),
-        ),
-        seen=len(moving),
+    loops = (
+        *moving[:-1],
+        to_the_edge(outermost.axis, outermost.first, outermost.step, shape),
+        *(to_the_edge(axis, at[axis], direction, shape) for axis in still),
     )
+    turns = []
+    weight = 1
+    for level, loop in enumerate(loops, 1):
+        if level == len(moving) > 1 and outermost.length == 2 < loop.length:
+            turns.append(weight * 2)
+        if level > len(moving) and loop.length > 1:
+            turns.append(weight)
+        weight *= loop.length
+    return Box(loops, turns)
