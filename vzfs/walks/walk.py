@@ -120,9 +120,10 @@ class Walk:
                 self._outstanding -= 1
                 self.skipped.append(passed)
 
-    def since(self, count: int) -> int:
-        """Return when the reader had *count* touches to make until its last."""
-        return self.recent[-min(count, len(self.recent))][0]
+    @property
+    def time(self) -> int:
+        """When the walk was touched last."""
+        return self.recent[-1][0]
 
     # -- what is ahead -------------------------------------------------------------------------
 

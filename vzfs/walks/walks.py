@@ -2,13 +2,13 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from operator import ne
 from typing import Final
 
 from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.walks.fitting import Fit, fit, path_of, progression
-from vzfs.walks.paths import Coords, Touch
+from vzfs.walks.paths import Coords, Path, Touch
 from vzfs.walks.walk import FIRST_WINDOW, LATE, Asked, Walk
 
 MAX_WALKS: Final = 16
@@ -25,6 +25,10 @@ STALE: Final = 256
 
 MIN_SKIPPED: Final = 2
 """Chunks passed over at which a walk is fitted again."""
+
+
+ORDERLY: Final = 2
+"""Places out of order up to which a reader's first two strays say that it turned."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,10 +108,11 @@ class Walks:
         """
         skipped = list(walk.skipped)
         walk.skipped.clear()
-        fitted = self._fit(walk.recent)
+        fitted = self._fit(walk.recent, walk.path)
         if (
             fitted is not None
             and fitted.holes <= _allowance(walk)
+            and fitted.lag <= walk.lag + 2
             and all(fitted.box.ordinal(coords) is None for coords in skipped)
         ):
             walk.take(fitted.box)
@@ -122,8 +127,8 @@ class Walks:
         walk.forget()
         self._walks.remove(walk)
 
-    def _fit(self, touched: Iterable[Touch]) -> Fit | None:
-        return fit([coords for _, coords in touched], self._grid.shape)
+    def _fit(self, touched: Iterable[Touch], before: Path | None = None) -> Fit | None:
+        return fit([coords for _, coords in touched], self._grid.shape, before)
 
     # -- strays --------------------------------------------------------------------------------
 
@@ -162,25 +167,44 @@ class Walks:
         beside = [stray for stray in late if sum(map(ne, stray[1], coords)) == 1]
         if not beside:
             return None
+        beside.reverse()
         for walk in reversed(self._walks):
-            if now - walk.since(1) > STALE:
+            if now - walk.time > STALE:
                 break
-            pause = walk.since(walk.lag + 2)
-            after = [stray for stray in beside if stray[0] > pause]
-            strays = after or beside
-            touched = sorted([*walk.recent, *strays, touch])
-            fitted = self._fit(touched)
-            if fitted is None or fitted.holes > _allowance(walk):
-                continue
-            if not after and not _is_between(fitted, touched, walk):
-                continue
-            walk.recent.clear()
-            walk.recent.extend(touched)
-            if after:
-                walk.window = min(walk.window, FIRST_WINDOW)
-            walk.take(fitted.box)
-            return walk
+            fitted = self._refined(walk, [*beside, touch]) or self._turned(walk, [*beside, touch])
+            if fitted is not None:
+                walk.take(fitted.box)
+                return walk
         return None
+
+    def _refined(self, walk: Walk, strays: list[Touch]) -> Fit | None:
+        """Return a fit in which *strays* are what the walk's path left out on its axes."""
+        own = self._fit(walk.recent)
+        touched = sorted([*walk.recent, *strays])
+        fitted = self._fit(touched, walk.path)
+        if own is None or fitted is None or _axes(own) != _axes(fitted):
+            return None
+        if fitted.holes > _allowance(walk):
+            return None
+        walk.recent.extend(strays)
+        return fitted
+
+    def _turned(self, walk: Walk, strays: list[Touch]) -> Fit | None:
+        """Return a fit in which *strays* are what the reader did since it left the path."""
+        enough = 2 if walk.lag <= ORDERLY else 3
+        while len(strays) >= enough:
+            since = sum(touch > strays[0] for touch in walk.recent)
+            if since <= min(2 * (len(strays) - 1), len(walk.recent) // 2):
+                break
+            strays = strays[1:]
+        else:
+            return None
+        fitted = self._fit(sorted([*walk.recent, *strays]), walk.path)
+        if fitted is None or fitted.holes > _allowance(walk) or fitted.lag > walk.lag + 2:
+            return None
+        walk.recent.extend(strays)
+        walk.window = min(walk.window, FIRST_WINDOW)
+        return fitted
 
     def _seeded(self, touch: Touch, flat: int) -> Walk | None:
         """Return a new walk, if strays and the chunk just touched are a progression."""
@@ -194,7 +218,7 @@ class Walks:
         first = strays[members[0]]
         touched = [*(stray for stray in strays.values() if stray >= first), touch]
         fitted = self._fit(touched)
-        if fitted is not None and _is_filled(fitted):
+        if fitted is not None and _is_filled(fitted, len(touched)):
             walk = Walk(fitted.box, touched, self._asked)
         else:
             touched = [*(strays[member] for member in members), touch]
@@ -211,16 +235,10 @@ def _allowance(walk: Walk) -> int:
     return 2 * walk.lag + 2 + len(walk.recent) // 8
 
 
-def _is_between(fitted: Fit, touched: Sequence[Touch], walk: Walk) -> bool:
-    """Whether all that was touched lies between the places that the walk touched itself."""
-    own = set(walk.recent)
-    places = [o for o, touch in zip(fitted.ordinals, touched, strict=True) if touch in own]
-    return max(places) == max(fitted.ordinals) and min(places) - walk.lag - 1 <= min(
-        fitted.ordinals
-    )
+def _axes(fitted: Fit) -> set[int]:
+    return {loop.axis for loop in fitted.moved}
 
 
-def _is_filled(fitted: Fit) -> bool:
-    """Whether touches fill a box so densely that they are one reader's."""
-    count = len(fitted.ordinals)
+def _is_filled(fitted: Fit, count: int) -> bool:
+    """Whether *count* touches fill a box so densely that they are one reader's."""
     return fitted.holes <= (count // 2 if count < 8 else 2 * count)
