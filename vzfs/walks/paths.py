@@ -7,10 +7,12 @@ from vzfs.model.chunkgrid import ChunkGrid
 
 type Coords = tuple[int, ...]
 """Where a chunk lies in its grid."""
+type Touch = tuple[int, Coords]
+"""A chunk that was touched, after when: the time counts the touches of the array."""
 
 
 class Loop(NamedTuple):
-    """One axis of a box: *length* coordinates from *first* in steps of *step*, which may be negative."""
+    """One axis of a box: *length* coordinates from *first* in steps of *step*, also negative."""
 
     axis: int
     first: int
@@ -18,32 +20,26 @@ class Loop(NamedTuple):
     length: int
 
 
-def to_the_edge(axis: int, first: int, step: int, shape: Coords) -> Loop:
-    """Return the loop from *first* that ends at the edge of the grid."""
-    room = shape[axis] - 1 - first if step > 0 else first
-    return Loop(axis, first, step, room // abs(step) + 1)
-
-
 class Box:
     """Nested loops over all axes, innermost first.
 
-    *seen* counts the loops that have been seen to move; of the rest it is only supposed that they
-    come next. *turns* are the ordinals, ascending, at which the reader would first do what it was
-    not seen to do: start a loop that has not moved.
+    *seen* counts those, from the innermost, that were seen to move. *turns* are the ordinals,
+    ascending, at which the reader would first do what it was not seen to do.
     """
 
-    __slots__ = ("_steps", "loops", "size", "turns")
+    __slots__ = ("_steps", "loops", "seen", "size", "turns")
 
-    def __init__(self, loops: Sequence[Loop], seen: int) -> None:
+    def __init__(self, loops: Sequence[Loop], seen: int, turns: Sequence[int] = ()) -> None:
         self.loops = tuple(loops)
-        weights = [1]
+        self.seen = seen
+        self.turns = tuple(turns)
+        steps = []
+        weight = 1
         for loop in loops:
-            weights.append(weights[-1] * loop.length)
-        self.size = weights[-1]
-        self.turns = tuple(w for w, loop in zip(weights, loops, strict=False) if loop.length > 1)[
-            sum(loop.length > 1 for loop in loops[:seen]) :
-        ]
-        self._steps = tuple((*loop, w) for loop, w in zip(loops, weights, strict=False))
+            steps.append((*loop, weight))
+            weight *= loop.length
+        self._steps = tuple(steps)
+        self.size = weight
 
     def ordinal(self, coords: Coords) -> int | None:
         """Return the place of a chunk in the walk, or None if it is not on the path."""
@@ -90,24 +86,53 @@ class Jump:
 type Path = Box | Jump
 
 
-def box_of(moving: Sequence[Loop], at: Coords, shape: Coords) -> Box:
-    """Return the path of a reader that was seen to move in the loops *moving*, innermost first.
+def to_the_edge(axis: int, first: int, step: int, shape: Coords) -> Loop:
+    """Return the loop from *first* that ends at the edge of the grid."""
+    room = shape[axis] - 1 - first if step > 0 else first
+    return Loop(axis, first, step, room // abs(step) + 1)
 
-    The outermost of them goes on to the edge of the grid. After it come the axes that have stood
-    still, at *at*, in the order that the seen ones suggest: in F order if they ascend, else in C order.
+
+def box_of(moved: Sequence[Loop], at: Coords, shape: Coords, before: Path | None = None) -> Box:
+    """Return the path of a reader that was seen to move in the loops *moved*, innermost first.
+
+    The outermost of them goes on to the edge of the grid, and then come the axes that have stood
+    still, at *at*, in the order that the seen ones suggest: in F order if they ascend, else in C
+    order. What the path *before* had it do outside of the inner loops, it still does.
+
+    The reader may be trusted to go on along a line; not to begin a third one as it began the
+    second, let alone with an axis that has not moved.
     """
-    outermost = moving[-1]
-    axes = [loop.axis for loop in moving]
+    outermost = moved[-1]
+    axes = [loop.axis for loop in moved]
     still = [axis for axis in range(len(shape)) if axis not in axes]
     if (axes != sorted(axes) or len(axes) == 1) and min(axes) > 0:
         # C order: outward from the axis left of the outermost, then those that were left out.
         still.sort(key=lambda axis: (axis > outermost.axis, -axis))
     direction = 1 if outermost.step > 0 else -1
-    return Box(
-        (
-            *moving[:-1],
-            to_the_edge(outermost.axis, outermost.first, outermost.step, shape),
-            *(to_the_edge(axis, at[axis], direction, shape) for axis in still),
-        ),
-        seen=len(moving),
-    )
+    outer = {outermost.axis: to_the_edge(outermost.axis, outermost.first, outermost.step, shape)}
+    outer.update((axis, to_the_edge(axis, at[axis], direction, shape)) for axis in still)
+    seen = len(moved)
+    is_known = False
+    if isinstance(before, Box):
+        known = {loop.axis: loop for loop in before.loops}
+        order = [loop.axis for loop in before.loops if loop.axis in still]
+        for axis, loop in outer.items():
+            old = known[axis]
+            index, rest = divmod(at[axis] - old.first, old.step)
+            if not rest and 0 <= index < old.length and (axis in still or old.step == loop.step):
+                outer[axis] = old
+                is_known = (
+                    is_known or axis == outermost.axis and before.seen > before.loops.index(old)
+                )
+        outer = {axis: outer[axis] for axis in (outermost.axis, *order)}
+        seen = max(seen, before.seen if set(axes) == set(list(known)[: len(axes)]) else 0)
+    loops = (*moved[:-1], *outer.values())
+    turns = []
+    weight = 1
+    for level, loop in enumerate(loops, 1):
+        if level == len(moved) > 1 and outermost.length == 2 < loop.length and not is_known:
+            turns.append(weight * 2)
+        if level > seen and loop.length > 1:
+            turns.append(weight)
+        weight *= loop.length
+    return Box(loops, seen, turns)

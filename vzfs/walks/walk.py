@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Container, Iterable
 from typing import Final
 
-from vzfs.walks.paths import Coords, Path
+from vzfs.walks.paths import Coords, Path, Touch
 
 FIRST_WINDOW: Final = 2
 """Chunks asked for when a walk is seeded: few touches speak for it yet."""
@@ -27,21 +27,20 @@ class Walk:
     """A reader's walk along *path*, begun with what it *touched*, in the order of time.
 
     *window* is how many chunks it may be ahead, 0 before anything was asked for; *lag* by how many
-    places touches have come behind the front; *skipped* what was asked for on this path and passed
-    over, the latest of it; *time* when it was last touched.
+    places touches have come behind the front; *recent* what was touched last, and *skipped* what
+    was asked for on this path and passed over last.
     """
 
     __slots__ = (
         "_asked", "_asked_to", "_front", "_late", "_outstanding", "_turn", "_whose",
-        "lag", "path", "recent", "skipped", "time", "window",
+        "lag", "path", "recent", "skipped", "window",
     )  # fmt: skip
 
-    def __init__(self, path: Path, touched: Iterable[Coords], whose: Asked) -> None:
+    def __init__(self, path: Path, touched: Iterable[Touch], whose: Asked) -> None:
         self._whose = whose
         self._asked: deque[tuple[int, Coords]] = deque()  # by ordinal; touched ones stay a while
         self._outstanding = 0
         self.window = 0
-        self.time = 0
         self.recent = deque(touched, maxlen=RECALL)
         self.skipped: deque[Coords] = deque(maxlen=RECALL)
         self.take(path)
@@ -52,9 +51,9 @@ class Walk:
         """Go on along another path, which holds what was touched last."""
         self.path = path
         self.skipped.clear()
-        ordinals = [o for o in map(path.ordinal, self.recent) if o is not None]
+        ordinals = [o for _, coords in self.recent if (o := path.ordinal(coords)) is not None]
         self._late = deque(ordinals, maxlen=LATE)
-        self._front = self._asked_to = self.lag = 0
+        self._front = self.lag = 0
         for ordinal in ordinals:
             self._front = max(self._front, ordinal)
             self.lag = max(self.lag, self._front - ordinal)
@@ -100,16 +99,17 @@ class Walk:
             and self._front - reach <= ordinal <= max(self._asked_to, self._front) + reach
         )
 
-    def follow(self, coords: Coords) -> None:
+    def follow(self, coords: Coords, now: int, *, was_asked: bool) -> None:
         """Note that the reader touched a chunk of the path."""
         ordinal = self.path.ordinal(coords)
         assert ordinal is not None  # noqa: S101 -- what was asked for, or is near, is on the path
-        self.recent.append(coords)
-        late = self._late
-        late.append(ordinal)
-        self._front = front = sorted(late)[-2]
-        if front - ordinal > self.lag:
-            self.lag = front - ordinal
+        self.recent.append((now, coords))
+        self._late.append(ordinal)
+        self._front = front = sorted(self._late)[-2]
+        if was_asked:
+            self._outstanding -= 1
+            # A stranger seldom touches just what was asked for, so this is how the reader reads.
+            self.lag = max(self.lag, front - ordinal)
         if self._turn < len(self.path.turns):
             self._pass_turns()
         asked, behind = self._asked, front - 2 * self.lag - LATE
@@ -119,6 +119,11 @@ class Walk:
                 del self._whose[passed]
                 self._outstanding -= 1
                 self.skipped.append(passed)
+
+    @property
+    def time(self) -> int:
+        """When the walk was touched last."""
+        return self.recent[-1][0]
 
     # -- what is ahead -------------------------------------------------------------------------
 
@@ -147,9 +152,10 @@ class Walk:
         self._outstanding += len(batch)
         return batch
 
-    def arrived(self) -> None:
-        """Note that a chunk asked for was touched, or dropped."""
+    def wasted(self) -> None:
+        """Note that a chunk asked for was dropped unread: be less eager."""
         self._outstanding -= 1
+        self.window //= 2
 
     def forget(self) -> None:
         """Forget all that was asked for."""
