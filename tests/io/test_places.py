@@ -14,6 +14,11 @@ from vzfs.source.hosts import HostPlaces, Meter, Places
 DEMAND, AHEAD = Urgency.DEMAND, Urgency.AHEAD
 
 
+async def occupy(places: Places | HostPlaces, urgency: Urgency) -> None:
+    if not places.take(urgency):
+        await places.wait(urgency)
+
+
 class Crowd:
     """Those who take places of *places*, and keep them until told. *order* has who got one, in turn."""
 
@@ -38,7 +43,7 @@ class Crowd:
 
     async def _stay(self, name: str, urgency: Urgency) -> None:
         with self.scopes[name]:
-            await self.places.acquire(urgency)
+            await occupy(self.places, urgency)
             try:
                 self.order.append(name)
                 await self.leave[name].wait()
@@ -140,7 +145,7 @@ async def test_a_host_has_a_part_of_all_places(nursery: trio.Nursery) -> None:
     for index in range(10):
         await crowd.come(str(index), DEMAND)
     assert len(crowd.order) == 4
-    await other.acquire(DEMAND)
+    assert other.take(DEMAND)
     other.release(DEMAND)
     for index in range(10):
         await crowd.go(str(index))
@@ -151,13 +156,13 @@ async def test_who_waits_for_all_and_gives_up_gives_the_hosts_place_back() -> No
     """A place at a host that was taken in vain, because all are taken, is free again."""
     overall = Places(4)
     for _ in range(4):
-        await overall.acquire(DEMAND)
+        assert overall.take(DEMAND)
     one = HostPlaces(overall)
     with trio.move_on_after(0):
-        await one.acquire(DEMAND)
+        await occupy(one, DEMAND)
     overall.release(DEMAND)
     with trio.fail_after(1):
-        await one.acquire(DEMAND)
+        await occupy(one, DEMAND)
 
 
 @settings(max_examples=60, deadline=None)
@@ -173,7 +178,7 @@ def test_places_are_neither_lost_nor_made(total: int, seed: int) -> None:
         urgency, host = rng.choice((DEMAND, AHEAD)), rng.choice(hosts)
         with trio.move_on_after(rng.choice((0.1, 1, 10))):
             await trio.sleep(rng.random() * 3)
-            await host.acquire(urgency)
+            await occupy(host, urgency)
             try:
                 taken[urgency] += 1
                 assert sum(taken.values()) <= total

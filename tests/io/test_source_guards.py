@@ -628,7 +628,7 @@ async def test_a_bug_in_a_second_request_ends_nothing(
     async with trio.open_nursery() as nursery:
         await nursery.start(racer.run)
         with trio.CancelScope() as scope:
-            assert await racer.first(Race(scope, work), 1.0, work) == "first"
+            assert await racer.first(Race(scope, work), 0.0, 1.0, work) == "first"
         nursery.cancel_scope.cancel()
     assert begun == 2
     assert "a second request failed" in caplog.text

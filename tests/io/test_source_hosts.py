@@ -138,7 +138,7 @@ async def first(racer: Racer, tail: float, work: Callable[[], Awaitable[object]]
     """Do *work* as a fetch does: the first request here, the second beside it."""
     with trio.CancelScope() as scope:
         race = Race(scope, work)
-        return await racer.first(race, tail, work)
+        return await racer.first(race, trio.current_time(), tail, work)
     assert race.result is not None
     return race.result[0]
 

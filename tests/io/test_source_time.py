@@ -125,7 +125,7 @@ async def test_deadline_covers_the_queue(server: ObjectServer, scheme: str) -> N
     places = Places(1)
     timing = Timing(deadline=0.2, attempts=1)
     source = Source(timing, places=places)
-    await places.acquire(Urgency.DEMAND)
+    assert places.take(Urgency.DEMAND)
     error = await refusal(source, part(server.url, scheme))
     assert error.kind is ErrorKind.SOURCE_TIMEOUT
     assert server.count() == 0

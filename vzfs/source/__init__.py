@@ -15,7 +15,8 @@ do if it failed.
 | `dialect`; `http`, `s3`, `gcs`, `azure` | what stores differ in |
 | `sigv4`, `sharedkey`, `listing` | signatures and listings. Pure |
 | `credentials/` | where credentials come from |
-| `client`, `messages`, `transport`, `addresses` | HTTP/1.1, connections, and where they may lead |
+| `client`, `messages`, `streams` | HTTP/1.1 over byte streams, plain and encrypted |
+| `transport`, `addresses` | connections, and where they may lead |
 | `network` | proxies and certificates of the environment |
 | `local`, `openat` | files, beneath a root that is not left |
 | `wire` | what these have between them |

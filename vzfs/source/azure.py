@@ -48,7 +48,7 @@ class Azure:
                 advice="the repository must refer to it by its own name",
             )
         path = f"/{place.authority}/{encode(place.key, '/')}"
-        return await self._signed(method, path, [], store, str(place), headers)
+        return await self._signed(method, path, [], store, place, headers)
 
     async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
         """Address and sign a request for one page of names. Raises SourceError."""
@@ -59,7 +59,7 @@ class Azure:
         ]
         # Parameters without a value are signed by some servers and left out by others.
         pairs += [(name, value) for name, value in _optional(below, after) if value]
-        return await self._signed("GET", f"/{below.authority}", pairs, store, str(below), {})
+        return await self._signed("GET", f"/{below.authority}", pairs, store, below, {})
 
     def page(self, below: Prefix, body: bytes) -> Page:
         """Read one page of names. Raises SourceError."""
@@ -67,7 +67,7 @@ class Azure:
 
     def reach(self, root: Prefix, store: StoreOptions) -> Reach:
         """Return what the user opened: the endpoint's host, and networks."""
-        endpoint = endpoint_of(store, str(root))
+        endpoint = endpoint_of(store, root)
         return reach_of({endpoint.host} if endpoint else (), store.addresses)
 
     def refused(
@@ -110,10 +110,10 @@ class Azure:
         path: str,
         pairs: list[tuple[str, str]],
         store: StoreOptions,
-        where: str,
+        place: Location | Prefix,
         headers: Mapping[str, str],
     ) -> Request:
-        account, endpoint = self._find(store, where)
+        account, endpoint = self._find(store, place)
         target = f"{endpoint.path}{path}" + (f"?{query(pairs)}" if pairs else "")
         said = {**headers, "x-ms-version": VERSION}
         credentials = None if store.anonymous else await self._keyring.azure(store, account)
@@ -125,22 +125,22 @@ class Azure:
             said["authorization"] = f"Bearer {credentials.token}"
         return Request(method, endpoint.scheme, endpoint.authority, target, said)
 
-    def _find(self, store: StoreOptions, where: str) -> tuple[str, Endpoint]:
+    def _find(self, store: StoreOptions, place: Location | Prefix) -> tuple[str, Endpoint]:
         """Return the account's name, and where its containers are."""
-        endpoint = endpoint_of(store, where)
+        endpoint = endpoint_of(store, place)
         account = store.account or (endpoint and _account_in(endpoint))
         if not account:
             raise SourceError(
                 ErrorKind.BAD_CONFIG,
                 "the storage account is not known",
-                where=where,
+                where=str(place),
                 advice="name it: --account, account in its [[bucket]], or AZURE_STORAGE_ACCOUNT",
             )
         if not _ACCOUNT.match(account):
             raise SourceError(
                 ErrorKind.BAD_CONFIG,
                 "the storage account is not a name of 3 to 24 small letters and digits",
-                where=where,
+                where=str(place),
                 advice="correct account in its [[bucket]], or AZURE_STORAGE_ACCOUNT",
             )
         return account, endpoint or Endpoint("https", f"{account}.{DOMAIN}", "")

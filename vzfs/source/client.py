@@ -20,11 +20,12 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from vzfs.errors import ErrorKind
-from vzfs.source import transport
+from vzfs.source import streams, transport
 from vzfs.source.addresses import Reach
 from vzfs.source.fetcher import Timing
 from vzfs.source.messages import Chunks, Head, Malformed, write_head
-from vzfs.source.transport import PIECE, Broken, Route, Stalled, Stream, Trouble, Trust, Watch
+from vzfs.source.streams import PIECE, Broken, Stalled, Stream, Trouble, Watch
+from vzfs.source.transport import Route, Trust
 
 __all__ = ["Client", "ClientStatistics", "Reach", "Request", "Response", "Trouble"]
 
@@ -269,7 +270,7 @@ def _fed(chunks: Chunks, data: bytes) -> list[bytes]:
     try:
         return chunks.feed(data)
     except Malformed as problem:
-        raise transport.malformed(str(problem)) from None
+        raise streams.malformed(str(problem)) from None
 
 
 def _too_long(limit: int) -> Trouble:
@@ -484,14 +485,14 @@ async def _ask(stream: Stream, said: bytes) -> bytes:
 async def _hear(connection: _Connection, method: str, data: bytes) -> tuple[Head, bytes, int]:
     """Return the head of the reply that begins with *data*, what has come, and where in it the head ends."""
     for _ in range(MAX_INFORMATIONAL + 1):
-        data, end = await transport.receive_head(connection.stream, _FIRST_PIECE, data)
+        data, end = await streams.receive_head(connection.stream, _FIRST_PIECE, data)
         try:
             head = Head(data[:end], method)
         except Malformed as problem:
-            raise transport.malformed(str(problem)) from None
+            raise streams.malformed(str(problem)) from None
         if head.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED and connection.server.before:
             raise transport.refused_by_proxy(head.status)
         if head.status >= 200:
             return head, data, end
         data = data[end:]
-    raise transport.malformed("no reply comes after its announcements")
+    raise streams.malformed("no reply comes after its announcements")

@@ -8,6 +8,7 @@ An endpoint comes from the user's side alone. It is read here, once for all dial
 reading decides where credentials go.
 """
 
+import functools
 import re
 import urllib.parse
 from collections.abc import Iterable, Mapping
@@ -95,37 +96,46 @@ class Endpoint(NamedTuple):
         return split_authority(self.authority)[0]
 
 
-def endpoint_of(store: StoreOptions, where: str) -> Endpoint | None:
+def endpoint_of(store: StoreOptions, place: Location | Prefix) -> Endpoint | None:
     """Read the endpoint that the user names, if any.
 
     Raises SourceError: `BAD_CONFIG` if it is none, `SOURCE_DENIED` for plain http: without leave.
     """
     if store.endpoint is None:
         return None
+    endpoint = _parse_endpoint(store.endpoint)
+    if endpoint is None:
+        raise SourceError(
+            ErrorKind.BAD_CONFIG,
+            "the endpoint is not an http: or https: URL of a host",
+            where=str(place),
+            advice="write it as https://HOST or http://HOST:PORT",
+        )
+    if endpoint.scheme == "http" and not store.allow_http:
+        raise SourceError(
+            ErrorKind.SOURCE_DENIED,
+            "the endpoint is plain http:, which is not allowed",
+            where=str(place),
+            advice="allow it with --allow-http, or allow-http in its [[bucket]], if the network can be trusted",
+        )
+    return endpoint
+
+
+@functools.lru_cache(256)
+def _parse_endpoint(text: str) -> Endpoint | None:
     try:
-        parts = urllib.parse.urlsplit(store.endpoint)
+        parts = urllib.parse.urlsplit(text)
         authority, path = parts.netloc.lower(), parts.path.rstrip("/")
         usable = parts.scheme in _PORTS and _HOST.match(authority) and _PATH.match(path)
         split_authority(authority)
     except ValueError:
         usable = None
     if not usable or parts.query or parts.fragment:
-        raise SourceError(
-            ErrorKind.BAD_CONFIG,
-            "the endpoint is not an http: or https: URL of a host",
-            where=where,
-            advice="write it as https://HOST or http://HOST:PORT",
-        )
-    if parts.scheme == "http" and not store.allow_http:
-        raise SourceError(
-            ErrorKind.SOURCE_DENIED,
-            "the endpoint is plain http:, which is not allowed",
-            where=where,
-            advice="allow it with --allow-http, or allow-http in its [[bucket]], if the network can be trusted",
-        )
+        return None
     return Endpoint(parts.scheme, authority.removesuffix(_PORTS[parts.scheme]), path)
 
 
+@functools.lru_cache(4096)
 def encode(text: str, safe: str = "") -> str:
     """Percent-encode all but letters, digits, `-._~` and what is *safe*."""
     return urllib.parse.quote(text, safe=safe, errors="surrogateescape")

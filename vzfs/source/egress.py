@@ -37,11 +37,13 @@ class Egress:
 
         Raises SourceError (`EGRESS_SPENT`) if there are not so many left.
         """
+        if self._limit is None:
+            return _FREE
         if self._is_daily:
             day = self._today()
             if day != self._day:
                 self._day, self._spent = day, 0
-        if self._limit is not None and self._spent + max(expected, 1) > self._limit:
+        if self._spent + max(expected, 1) > self._limit:
             raise SourceError(
                 ErrorKind.EGRESS_SPENT,
                 f"the limit of {self._limit} bytes to fetch{' a day' if self._is_daily else ''} is "
@@ -67,7 +69,7 @@ class Spending:
 
     __slots__ = ("_day", "_egress", "_expected", "came")
 
-    def __init__(self, egress: Egress, day: int, expected: int) -> None:
+    def __init__(self, egress: Egress | None, day: int, expected: int) -> None:
         self._egress = egress
         self._day = day
         self._expected = expected
@@ -77,4 +79,9 @@ class Spending:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._egress._settle(self._day, self.came - self._expected)
+        if self._egress is not None:
+            self._egress._settle(self._day, self.came - self._expected)
+
+
+_FREE: Final = Spending(None, 0, 0)
+"""Where there is no limit, nobody reads what came."""

@@ -34,7 +34,7 @@ class Gcs:
         """Address a request for an object, with a token. Raises SourceError."""
         # Slashes too: a name with .. in it stays one segment of the path, whoever tidies that up.
         path = f"/{place.authority}/{encode(place.key)}"
-        return await self._sent(method, path, store, str(place), headers)
+        return await self._sent(method, path, store, place, headers)
 
     async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
         """Address a request for one page of names, with a token. Raises SourceError."""
@@ -46,7 +46,7 @@ class Gcs:
         ]
         if after:
             pairs.append(("continuation-token", after))
-        return await self._sent("GET", f"/{below.authority}?{query(pairs)}", store, str(below), {})
+        return await self._sent("GET", f"/{below.authority}?{query(pairs)}", store, below, {})
 
     def page(self, below: Prefix, body: bytes) -> Page:
         """Read one page of names. Raises SourceError."""
@@ -54,7 +54,7 @@ class Gcs:
 
     def reach(self, root: Prefix, store: StoreOptions) -> Reach:
         """Return what the user opened: the endpoint's host, and networks."""
-        endpoint = endpoint_of(store, str(root))
+        endpoint = endpoint_of(store, root)
         return reach_of({endpoint.host} if endpoint else (), store.addresses)
 
     def refused(
@@ -95,9 +95,14 @@ class Gcs:
         return self._keyring.forget(store, "google")
 
     async def _sent(
-        self, method: str, path: str, store: StoreOptions, where: str, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        store: StoreOptions,
+        place: Location | Prefix,
+        headers: Mapping[str, str],
     ) -> Request:
-        endpoint = endpoint_of(store, where) or GOOGLE
+        endpoint = endpoint_of(store, place) or GOOGLE
         said = dict(headers)
         token = None if store.anonymous else await self._keyring.google(store)
         if token is not None:

@@ -54,7 +54,9 @@ class Racer:
         finally:
             self._background = None
 
-    async def first[T](self, race: "Race[T]", tail: float, work: Callable[[], Awaitable[T]]) -> T:
+    async def first[T](
+        self, race: "Race[T]", now: float, tail: float, work: Callable[[], Awaitable[T]]
+    ) -> T:
         """Do *work*, and beside it the second request of *race* if it takes much longer than *tail* seconds.
 
         Where the second one wins, the scope of the race is cancelled and its result set.
@@ -62,7 +64,7 @@ class Racer:
         self._saved = min(self._saved + SHARE, SAVED)
         if self._background is None:
             return await work()
-        race.at = trio.current_time() + max(SLACK * tail, self._soonest)
+        race.at = now + max(SLACK * tail, self._soonest)
         self._watched.add(race)
         if not self._is_busy.is_set():
             self._is_busy.set()

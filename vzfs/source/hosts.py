@@ -73,10 +73,9 @@ class Host:
         self._is_tried = True
         return True
 
-    def asked(self) -> float:
-        """Say that an attempt begins, and return the time."""
-        self._asked_at = trio.current_time()
-        return self._asked_at
+    def asked(self, now: float) -> None:
+        """Say that an attempt begins *now*."""
+        self._asked_at = now
 
     def gave_nothing_since(self, began: float) -> bool:
         """Whether somebody asked since *began*, and nobody got an answer."""
@@ -137,12 +136,19 @@ class Places:
         """How many wait for a place."""
         return sum(map(len, self._waiting.values()))
 
-    async def acquire(self, urgency: Urgency) -> None:
-        """Take a place; a checkpoint only if it has to be waited for."""
-        # Where a place is free, nobody waits who could have it.
-        if self._is_free(urgency):
-            self._take(urgency)
-            return
+    def take(self, urgency: Urgency) -> bool:
+        """Take a place if there is one; whether there was. Where one is free, nobody waits who could have it."""
+        if urgency is not Urgency.DEMAND:
+            if self._free <= 0 or self._free_ahead <= 0:
+                return False
+            self._free_ahead -= 1
+        elif self._free <= 0:
+            return False
+        self._free -= 1
+        return True
+
+    async def wait(self, urgency: Urgency) -> None:
+        """Take a place, where `take` found none, as soon as it is this task's turn."""
         task = trio.lowlevel.current_task()
         queue = self._waiting[urgency]
         queue[task] = None
@@ -159,18 +165,9 @@ class Places:
         if urgency is not Urgency.DEMAND:
             self._free_ahead += 1
         for waiting, queue in self._waiting.items():
-            while queue and self._is_free(waiting):
+            while queue and self.take(waiting):
                 task, _ = queue.popitem(last=False)
-                self._take(waiting)
                 trio.lowlevel.reschedule(task)
-
-    def _is_free(self, urgency: Urgency) -> bool:
-        return self._free > 0 and (urgency is Urgency.DEMAND or self._free_ahead > 0)
-
-    def _take(self, urgency: Urgency) -> None:
-        self._free -= 1
-        if urgency is not Urgency.DEMAND:
-            self._free_ahead -= 1
 
 
 class HostPlaces:
@@ -180,11 +177,22 @@ class HostPlaces:
         self._overall = overall
         self._own = Places(max(overall.total // HOST_SHARE, 1))
 
-    async def acquire(self, urgency: Urgency) -> None:
-        """Take a place; a checkpoint only if it has to be waited for."""
-        await self._own.acquire(urgency)
+    def take(self, urgency: Urgency) -> bool:
+        """Take a place if there is one; whether there was."""
+        if not self._own.take(urgency):
+            return False
+        if self._overall.take(urgency):
+            return True
+        self._own.release(urgency)
+        return False
+
+    async def wait(self, urgency: Urgency) -> None:
+        """Take a place, where `take` found none, as soon as it is this task's turn."""
+        if not self._own.take(urgency):
+            await self._own.wait(urgency)
         try:
-            await self._overall.acquire(urgency)
+            if not self._overall.take(urgency):
+                await self._overall.wait(urgency)
         except BaseException:
             self._own.release(urgency)
             raise
@@ -203,8 +211,9 @@ class ThreadLimiter:
         self._urgency = urgency
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
-        """Wait for a place."""
-        await self._places.acquire(self._urgency)
+        """Take a place, and wait for it if need be."""
+        if not self._places.take(self._urgency):
+            await self._places.wait(self._urgency)
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give a place back."""
@@ -252,7 +261,11 @@ class Latencies:
 
     def add(self, size: int, seconds: float) -> None:
         """Count a fetch of *size* bytes."""
-        self._classes.setdefault(size.bit_length() // 2, _Class()).add(seconds)
+        number = size.bit_length() // 2
+        found = self._classes.get(number)
+        if found is None:
+            found = self._classes[number] = _Class()
+        found.add(seconds)
 
     def tail(self, size: int) -> float:
         """Return how many seconds nearly all fetches of about *size* bytes take; inf if too few are known."""

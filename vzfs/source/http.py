@@ -4,6 +4,7 @@ Credentials are sent only where the configuration names some for this very prefi
 are none. Servers have no common way to list.
 """
 
+import functools
 import re
 import urllib.parse
 from collections.abc import Mapping
@@ -31,7 +32,8 @@ class Http:
         self, method: str, place: Location, store: StoreOptions, headers: Mapping[str, str]
     ) -> Request:
         """Address a request for an object. Raises SourceError."""
-        if any(part.partition(";")[0] in {".", ".."} for part in _SEGMENTS.split(place.key)):
+        target = _target(place)
+        if target is None:
             raise SourceError(
                 ErrorKind.BAD_LOCATION,
                 "some servers take this key for a way out of its folder",
@@ -50,8 +52,7 @@ class Http:
             secret = await self._keyring.http(store, place.authority)
             if secret is not None:
                 headers = {**headers, "authorization": secret}
-        origin = len(place.scheme) + len("://") + len(place.authority)
-        return Request(method, place.scheme, place.authority, str(place)[origin:], headers)
+        return Request(method, place.scheme, place.authority, target, headers)
 
     async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
         """Raise SourceError: HTTP has no listings."""
@@ -90,6 +91,14 @@ class Http:
     def forget(self, store: StoreOptions) -> bool:
         """Forget the credentials of *store*; True if another attempt may have others."""
         return store.credentials is not None and self._keyring.forget(store, "http")
+
+
+@functools.lru_cache(4096)
+def _target(place: Location) -> str | None:
+    """Return what is asked for of its server; None for a key that leads out of its folder."""
+    if any(part.partition(";")[0] in {".", ".."} for part in _SEGMENTS.split(place.key)):
+        return None
+    return str(place)[len(place.scheme) + len("://") + len(place.authority) :]
 
 
 def _unlisted(below: Prefix) -> SourceError:

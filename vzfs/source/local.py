@@ -18,7 +18,7 @@ from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import ETag, LastModified, Prefix
 from vzfs.source import openat, remote, versions
 from vzfs.source.fetcher import MAX_LISTED
-from vzfs.source.wire import Tally, Transient, remaining
+from vzfs.source.wire import Transient, remaining
 
 MAX_DEPTH: Final = 64
 """Folders within folders in a listing. Repositories have three."""
@@ -43,16 +43,12 @@ class Read(NamedTuple):
 class LocalFiles:
     """Attempts for `file:` locations. Safe to use from many threads at once."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
-
     def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Read:
         """Return the bytes of *wanted*. Raises Transient, SourceError."""
         remote.check(wanted)
         where = str(wanted.location)
         began = time.monotonic()
         remaining(until, where)
-        self._tally.add("gets")
         with _problems(where, wanted.root), _opened(wanted) as file:
             before = os.fstat(file)
             version = _verify(wanted, before, pinned)
@@ -64,7 +60,6 @@ class LocalFiles:
             opened = time.monotonic()
             data = _read(file, offset, length)
             came = time.monotonic()
-            self._tally.add("bytes_read", len(data))
             after = os.fstat(file)
             if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
                 raise versions.changed(_version(before), _version(after), where)
@@ -77,7 +72,6 @@ class LocalFiles:
         remote.check(wanted)
         where = str(wanted.location)
         remaining(until, where)
-        self._tally.add("heads")
         with _problems(where, wanted.root), _opened(wanted) as file:
             found = os.fstat(file)
             version = _verify(wanted, found)
@@ -88,7 +82,6 @@ class LocalFiles:
     def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
         """Return the paths of the files below a prefix, relative to it. Raises Transient, SourceError."""
         where = str(below.prefix)
-        self._tally.add("lists")
         names: list[str] = []
         with _problems(where, below.prefix):
             try:

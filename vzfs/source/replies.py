@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import ETag, Location, Prefix
-from vzfs.source.versions import LAST_DATE, MAX_ETAG_LENGTH
+from vzfs.model.location import Location, Prefix
+from vzfs.source.versions import LAST_DATE, MAX_ETAG_LENGTH, tag_of
 from vzfs.source.wire import PreconditionFailed, Seen, Transient
 
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -104,7 +104,7 @@ def describe(head: Head, wanted: AuthorizedRange) -> tuple[Seen, int]:
 def seen(head: Head, size: int | None) -> Seen:
     """Return the version that a reply names, for an object of *size* bytes."""
     etag = head.headers.get("etag")
-    if etag is not None and (len(etag) > MAX_ETAG_LENGTH or not ETag(etag).opaque):
+    if etag is not None and (len(etag) > MAX_ETAG_LENGTH or not tag_of(etag).opaque):
         etag = None
     date = head.headers.get("last-modified")
     return Seen(etag, None if date is None else _seconds(date), size)

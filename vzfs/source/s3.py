@@ -8,6 +8,7 @@ Tigris' own endpoint, if the user names no other, and there buckets are hosts to
 Requests are signed unless the store is anonymous. Keys go as they are, `//` and `..` among them.
 """
 
+import functools
 import re
 import time
 from collections.abc import Mapping
@@ -64,14 +65,13 @@ class S3:
         self, method: str, place: Location, store: StoreOptions, headers: Mapping[str, str]
     ) -> Request:
         """Address and sign a request for an object. Raises SourceError."""
-        where = str(place)
-        endpoint, region = await self._find(place, store, where)
+        endpoint, region = await self._find(place, store)
         target = f"{endpoint.path}/{encode(place.key, '/')}"
         return await self._signed(method, endpoint, target, store, region, headers)
 
     async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
         """Address and sign a request for one page of names. Raises SourceError."""
-        endpoint, region = await self._find(below, store, str(below))
+        endpoint, region = await self._find(below, store)
         pairs = [
             ("list-type", "2"),
             ("encoding-type", "url"),
@@ -89,7 +89,7 @@ class S3:
 
     def reach(self, root: Prefix, store: StoreOptions) -> Reach:
         """Return what the user opened: the endpoint, with the bucket before it and without, and networks."""
-        endpoint = endpoint_of(store, str(root))
+        endpoint = endpoint_of(store, root)
         hosts = {endpoint.host, f"{root.authority}.{endpoint.host}".lower()} if endpoint else set()
         return reach_of(hosts, store.addresses)
 
@@ -139,49 +139,47 @@ class S3:
 
     # -- addresses -----------------------------------------------------------------------------
 
-    async def _find(
-        self, place: Location | Prefix, store: StoreOptions, where: str
-    ) -> tuple[Endpoint, str]:
+    async def _find(self, place: Location | Prefix, store: StoreOptions) -> tuple[Endpoint, str]:
         """Return where the bucket is, the bucket included, and the region to sign for."""
         bucket = place.authority
-        endpoint = endpoint_of(store, where)
+        endpoint = endpoint_of(store, place)
         if endpoint is None and place.scheme == "s3":
-            region = await self._home(bucket, store, where)
+            region = await self._home(place, store)
             return _at_aws(bucket, region, store.path_style), region
         path_style = store.path_style is not False
         if endpoint is None:
             endpoint, path_style = TIGRIS, bool(store.path_style)
-        if path_style:
-            endpoint = endpoint._replace(path=f"{endpoint.path}/{bucket}")
-        elif bucket != bucket.lower():
+        if not path_style and bucket != bucket.lower():
             raise SourceError(
                 ErrorKind.BAD_CONFIG,
                 "a bucket with capital letters in its name cannot be a host",
-                where=where,
+                where=str(place),
                 advice="set path-style = true in its [[bucket]]",
             )
-        else:
-            endpoint = endpoint._replace(authority=f"{bucket}.{endpoint.authority}")
-        return endpoint, await self._region(endpoint, store, where)
+        return _at(endpoint, bucket, path_style), await self._region(endpoint, store, place)
 
-    async def _home(self, bucket: str, store: StoreOptions, where: str) -> str:
+    async def _home(self, place: Location | Prefix, store: StoreOptions) -> str:
         """Return the region of a bucket of AWS: what it said itself, or else what the user says."""
         told = store.region or await self._keyring.region(store) or DEFAULT_REGION
-        home = self._homes.get((bucket, store))
+        home = self._homes.get((place.authority, store))
         if home is None or home.told != told:
             if len(self._homes) >= _MAX_HOMES:
                 self._homes.clear()
-            home = self._homes[bucket, store] = _Home(_checked(told, where), None)
+            home = self._homes[place.authority, store] = _Home(_checked(told, place), None)
         return home.learned or home.told
 
-    async def _region(self, endpoint: Endpoint, store: StoreOptions, where: str) -> str:
+    async def _region(
+        self, endpoint: Endpoint, store: StoreOptions, place: Location | Prefix
+    ) -> str:
         """Return the region to sign for at an endpoint that is not AWS' own."""
         if store.region is not None:
-            return _checked(store.region, where)
+            return _checked(store.region, place)
+        if store.anonymous:
+            return ""
         if f".{endpoint.host}".endswith(_REGIONLESS):
             # A region of AWS, which the environment may name, would be refused there.
             return "auto"
-        return _checked(await self._keyring.region(store) or DEFAULT_REGION, where)
+        return _checked(await self._keyring.region(store) or DEFAULT_REGION, place)
 
     async def _signed(
         self,
@@ -203,6 +201,14 @@ class S3:
         return Request(method, endpoint.scheme, endpoint.authority, target, said)
 
 
+@functools.lru_cache(1024)
+def _at(endpoint: Endpoint, bucket: str, path_style: bool) -> Endpoint:
+    if path_style:
+        return endpoint._replace(path=f"{endpoint.path}/{bucket}")
+    return endpoint._replace(authority=f"{bucket}.{endpoint.authority}")
+
+
+@functools.lru_cache(1024)
 def _at_aws(bucket: str, region: str, path_style: bool | None) -> Endpoint:
     domain = next(
         (domain for start, domain in _PARTITIONS.items() if region.startswith(start)),
@@ -215,12 +221,12 @@ def _at_aws(bucket: str, region: str, path_style: bool | None) -> Endpoint:
     return Endpoint("https", f"{bucket}.{host}", "")
 
 
-def _checked(region: str, where: str) -> str:
+def _checked(region: str, place: Location | Prefix) -> str:
     if not _REGION.match(region):
         raise SourceError(
             ErrorKind.BAD_CONFIG,
             "the region is not a name of small letters, digits and hyphens",
-            where=where,
+            where=str(place),
             advice="correct AWS_REGION, or region in the configuration",
         )
     return region

@@ -5,6 +5,7 @@ that decides what comes back is signed: method, host, path, query and the header
 nobody on the way can ask for something else under the user's name.
 """
 
+import functools
 import hashlib
 import hmac
 import time
@@ -47,7 +48,7 @@ class Signer:
 
         *target* is path and query, as they are sent; *authority* is what the Host header says.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(moment))
+        stamp = _stamp(int(moment))
         day = stamp[:8]
         signed = {name.lower(): value for name, value in headers.items()}
         signed["x-amz-date"] = stamp
@@ -89,6 +90,11 @@ class Signer:
                 self._keys.clear()
             self._keys[secret, day, region] = key
         return key
+
+
+@functools.lru_cache(4)
+def _stamp(second: int) -> str:
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(second))
 
 
 def _canonical_query(asked: str) -> str:

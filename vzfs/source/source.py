@@ -82,7 +82,7 @@ class Source:
         }
         self._schemes = frozenset(dialects)
         self._remote = Remote(self._client, dialects, self._tally, egress or Egress())
-        self._files = _Threads(LocalFiles(self._tally), HostPlaces(places), timing)
+        self._files = _Threads(LocalFiles(), HostPlaces(places), timing, self._tally)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Race what stalls, until cancelled; then close the connections that are idle."""
@@ -230,13 +230,16 @@ class Source:
         race: Race[T] | None = None,
     ) -> T:
         """Make one attempt, as soon as there is a place for it, and take note whether it was answered."""
-        await host.places.acquire(urgency)
-        began = host.asked()
+        if not host.places.take(urgency):
+            await host.places.wait(urgency)
+        began = trio.current_time()
+        host.asked(began)
         try:
             if race is None or length is None:
                 result = await work()
             else:
-                result = await self._racer.first(race, host.latencies.tail(length), work)
+                tail = host.latencies.tail(length)
+                result = await self._racer.first(race, began, tail, work)
         except Transient as failure:
             if failure.is_silent:
                 host.was_silent(began)
@@ -262,8 +265,9 @@ class Source:
 class _Threads:
     """Files, which can only be waited for in threads. A thread has its place until it ends."""
 
-    def __init__(self, files: LocalFiles, places: HostPlaces, timing: Timing) -> None:
+    def __init__(self, files: LocalFiles, places: HostPlaces, timing: Timing, tally: Tally) -> None:
         self._files = files
+        self._tally = tally
         self._limiters = {urgency: ThreadLimiter(places, urgency) for urgency in Urgency}
         self._timing = timing
         self.meter: Final = Meter(LOCAL_PACE)
@@ -272,19 +276,23 @@ class _Threads:
         self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, urgency: Urgency
     ) -> Fetched:
         """Do what `LocalFiles.fetch` does, and give the bytes to *sink*."""
+        self._tally.add("gets")
         data, version, waited, took = await self._call(
             lambda until: self._files.fetch(wanted, pinned, until), urgency
         )
+        self._tally.add("bytes_read", len(data))
         self.meter.waited(waited)
         self.meter.came(len(data), took)
         return Fetched(remote.into(sink, version, data), version)
 
     async def version(self, wanted: AuthorizedRange) -> str:
         """Do what `LocalFiles.version` does."""
+        self._tally.add("heads")
         return await self._call(lambda until: self._files.version(wanted, until))
 
     async def list(self, below: AuthorizedPrefix) -> list[str]:
         """Do what `LocalFiles.list` does."""
+        self._tally.add("lists")
         return await self._call(lambda until: self._files.list(below, until))
 
     async def _call[T](self, work: Callable[[float], T], urgency: Urgency = Urgency.DEMAND) -> T:

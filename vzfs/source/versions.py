@@ -6,8 +6,9 @@ reply is compared too. A weak tag never matches under If-Match (RFC 9110, 13.1.1
 reply alone decides.
 """
 
+import functools
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
@@ -20,6 +21,15 @@ MAX_ETAG_LENGTH: Final = 1024
 
 LAST_DATE: Final = 253_402_300_799
 """9999-12-31T23:59:59Z: the last moment that an HTTP date can name."""
+
+
+class Tag(NamedTuple):
+    """What an entity tag says: its *opaque* value, and the same in quotes."""
+
+    opaque: str
+    quoted: str
+    is_weak: bool
+
 
 NO_PRECONDITION: Final = Precondition()
 
@@ -51,7 +61,7 @@ def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> st
     not tell.
     """
     checksum = wanted.checksum
-    found = None if seen.etag is None else ETag(seen.etag)
+    found = None if seen.etag is None else tag_of(seen.etag)
     if checksum is None:
         pass
     elif isinstance(checksum, ETag):
@@ -65,17 +75,24 @@ def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> st
         if seen.modified > checksum.seconds:
             raise changed(*dates(checksum.seconds, seen.modified), str(wanted.location))
     if found is not None and not found.is_weak:
-        version = f'"{found.opaque}"'
+        version = found.quoted
     elif found is None and seen.modified is None:
         raise _untold("an ETag or a Last-Modified date, so bytes of two versions could mix", wanted)
     else:
         # A weak tag does not pin the bytes alone, so the rest that is known joins it.
-        tag = "" if found is None else f'W/"{found.opaque}"'
+        tag = "" if found is None else f"W/{found.quoted}"
         parts = (tag, seen.modified, seen.size)
         version = " ".join("?" if part is None else str(part) for part in parts).strip()
     if pinned is not None and version != pinned:
         raise changed(f"version {pinned}", version, str(wanted.location))
     return version
+
+
+@functools.lru_cache(1024)
+def tag_of(etag: str) -> Tag:
+    """Read the value of an ETag header."""
+    tag = ETag(etag)
+    return Tag(tag.opaque, f'"{tag.opaque}"', tag.is_weak)
 
 
 def dates(expected: int, found: int) -> tuple[str, str]:

@@ -4,7 +4,6 @@ Modules that talk raise `SourceError` for what will not pass, and `Transient` ar
 to raise if it does not.
 """
 
-import threading
 import time
 from typing import Literal, NamedTuple
 
@@ -45,10 +44,9 @@ class Precondition(NamedTuple):
 
 
 class Tally:
-    """Counts of what was done, by the event loop and by threads that read files."""
+    """Counts of what was done. To be told on the event loop only."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._counts = dict.fromkeys(SourceStatistics.__dataclass_fields__, 0)
 
     def add(
@@ -57,13 +55,11 @@ class Tally:
         count: int = 1,
     ) -> None:
         """Count *count* more of *what*."""
-        with self._lock:
-            self._counts[what] += count
+        self._counts[what] += count
 
     def statistics(self) -> SourceStatistics:
         """Return the counts."""
-        with self._lock:
-            return SourceStatistics(**self._counts)
+        return SourceStatistics(**self._counts)
 
 
 def remaining(until: float, where: str) -> float:

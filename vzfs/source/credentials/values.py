@@ -71,7 +71,7 @@ def bad(what: str, where: str, advice: str) -> SourceError:
 def clean(value: str, name: str, where: str) -> str:
     """Return *value* without the space around it. Raises SourceError if no header could hold it."""
     value = value.strip()
-    if not value or not all("!" <= c <= "~" for c in value):
+    if not value or not value.isascii() or not value.isprintable() or " " in value:
         what = f"{name} is empty or has spaces, control characters or letters beyond ASCII"
         raise bad(what, where, "write it exactly as it was issued")
     return value
