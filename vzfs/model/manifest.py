@@ -64,12 +64,15 @@ _KINDS: Final = tuple(ChunkKind)
 
 
 def narrow(column: npt.NDArray[np.integer]) -> Narrow:
-    """Return *column*, whose values are not negative, read-only and in as few bytes as hold them."""
+    """Return *column*, whose values are not negative, read-only and in as few bytes as hold them.
+
+    It may be *column* itself, and is never a part of a larger array.
+    """
     low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
     dtype = np.min_scalar_type(high)
     if low == high:
         return np.broadcast_to(dtype.type(low), column.shape)
-    narrowed = column.astype(dtype)
+    narrowed = column.astype(dtype, copy=column.base is not None)
     narrowed.flags.writeable = False
     return narrowed
 
