@@ -34,12 +34,8 @@ logger = logging.getLogger("vzfs.chunks")
 REMEMBER_FAILURE: Final = 0.5
 """Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
 MAX_FAILURES: Final = 10_000
-MAX_UNWRITTEN: Final = 128 * 2**20
-"""Bytes waiting to be written to the disk cache; they are held in memory beside what `MemoryCache`
-holds."""
-MAX_DELAY: Final = 1.0
-"""Seconds that a fetch waits for the disk to catch up; then what it gets is served but not
-cached."""
+SHELF: Final = 64 * 2**20
+"""Bytes of one object whose pieces lie together in the disk cache."""
 
 REPEAT_AFTER: Final = 60.0
 """Seconds in which it is said once of one host that it is away."""
@@ -55,7 +51,7 @@ type Object = tuple[Place, Checksum | None]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChunksStatistics:
-    """What reading chunks has cost so far; *in_flight* and *unwritten* are of the moment."""
+    """What reading chunks has cost so far; *in_flight* is of the moment."""
 
     reads: int
     from_memory: int
@@ -63,7 +59,6 @@ class ChunksStatistics:
     fetched: int
     failed: int
     in_flight: int
-    unwritten: int
 
 
 class _Pin:
@@ -111,28 +106,11 @@ class Chunks:
         self._pinning: Flights[Object, _Pin | None] = Flights()
         self._outdated: set[Object] = set()
         self._failures: dict[Piece, tuple[float, SourceError]] = {}
-        self._writers: trio.Nursery | None = None
-        self._unwritten: dict[EntryKey, bytes] = {}
-        self._unwritten_size = 0
-        self._has_written = trio.Event()
         self._counts = dict.fromkeys(("reads", "from_memory", "from_disk", "fetched", "failed"), 0)
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write what was got to the disk cache, until cancelled. Without it nothing is written."""
-        async with trio.open_nursery() as self._writers:
-            task_status.started()
-            await trio.sleep_forever()
-
-    async def written(self) -> None:
-        """Wait until nothing that was got is waiting to be written."""
-        while self._unwritten:
-            await self._has_written.wait()
 
     def statistics(self) -> ChunksStatistics:
         """Return the counts so far."""
-        return ChunksStatistics(
-            **self._counts, in_flight=len(self._flights), unwritten=self._unwritten_size
-        )
+        return ChunksStatistics(**self._counts, in_flight=len(self._flights))
 
     async def read(self, ref: ChunkRef, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size) of a chunk, fewer at its end.
@@ -185,7 +163,7 @@ class Chunks:
         if version is None:
             pin = self._pins.get(_object(wanted))
             version = pin.version if pin else await self._disk.last_version(_record(wanted))
-        return version is not None and await self._disk.has(_entry(wanted, version))
+        return version is not None and await self._disk.has(*_entry(wanted, version))
 
     # -- one piece -----------------------------------------------------------------------------
 
@@ -313,54 +291,24 @@ class Chunks:
             )
 
     async def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
-        await self._wait_for_room(wanted.max_length)
+        if self._disk is not None:
+            await self._disk.wait_for_room(wanted.max_length)
         fetched = await self._fetcher.fetch(wanted, pinned)
         self._counts["fetched"] += 1
         return fetched
 
     # -- the disk cache ------------------------------------------------------------------------
 
-    async def _wait_for_room(self, size: int) -> None:
-        """Let a disk that is slower than the source catch up, so that what is got next is cached too."""
-        with trio.move_on_after(MAX_DELAY):
-            while self._unwritten and self._unwritten_size + size > MAX_UNWRITTEN:
-                await self._has_written.wait()
-
-    async def _from_disk(self, entry: EntryKey) -> bytes | None:
-        if self._disk is None:
-            return None
-        data = self._unwritten.get(entry)
-        if data is None:
-            data = await self._disk.get(entry)
+    async def _from_disk(self, entry: tuple[EntryKey, str]) -> bytes | None:
+        data = None if self._disk is None else await self._disk.get(*entry)
         if data is not None:
             self._counts["from_disk"] += 1
-        return data
+        return None if data is None else bytes(data)
 
-    def _store(self, entry: EntryKey, data: bytes, record: str | None = None) -> None:
-        """Have *data* written; until it is, it is served from here."""
-        if self._disk is None or self._writers is None or entry in self._unwritten:
-            return
-        if self._unwritten and self._unwritten_size + len(data) > MAX_UNWRITTEN:
-            return
-        self._unwritten[entry] = data
-        self._unwritten_size += len(data)
-        self._writers.start_soon(self._write, self._disk, entry, data, record)
-
-    async def _write(
-        self, disk: DiskCache, entry: EntryKey, data: bytes, record: str | None
-    ) -> None:
-        try:
-            if record is not None:
-                await disk.remember_version(record, entry.version)
-            await disk.put(entry, data)
-        except Exception:
-            # Nobody waits for this task, and a cache must not end a mount.
-            logger.exception("a chunk was not cached: this is a bug in vzfs, please report it")
-        finally:
-            del self._unwritten[entry]
-            self._unwritten_size -= len(data)
-            self._has_written.set()
-            self._has_written = trio.Event()
+    def _store(self, entry: tuple[EntryKey, str], data: bytes, record: str | None = None) -> None:
+        """Have *data* written; until it is, it is served from the disk cache's memory."""
+        if self._disk is not None:
+            self._disk.store(entry[0], data, shelf=entry[1], record=record)
 
 
 def _bare(error: SourceError) -> SourceError:
@@ -420,9 +368,11 @@ def _record(wanted: AuthorizedRange) -> str:
     return str(location) + place + bound
 
 
-def _entry(wanted: AuthorizedRange, version: str) -> EntryKey:
+def _entry(wanted: AuthorizedRange, version: str) -> tuple[EntryKey, str]:
+    """Return the key of bytes in the disk cache, and the shelf where they lie."""
     _, offset, length, _ = _identity(wanted)
-    return EntryKey(_record(wanted), version, offset, length)
+    record = _record(wanted)
+    return EntryKey(record, version, offset, length), f"{record} {version} {offset // SHELF}"
 
 
 def _changed(wanted: AuthorizedRange, expected: str, found: str) -> SourceError:

@@ -173,7 +173,7 @@ async def mount(
             )
     operations = fuse.Operations(filesystem, options.ownership)
     live = _Live(filesystem, operations, rooms, options.ends_on_hangup, reload, config.policies)
-    runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run]
+    runs: list[Callable[..., Awaitable[None]]] = [reached.run]
     if disk is not None and remembered is not None:
         runs += [disk.run, remembered.run]
     notes = list(opened.access.notes())
@@ -192,7 +192,7 @@ async def mount(
             await _supervise(
                 live,
                 runs,
-                chunks.written,
+                disk.written if disk is not None else _nothing,
                 signals,
                 lambda: _announce(options, opened, notes, announce),
             )
@@ -208,7 +208,13 @@ def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
     if visibility is Visibility.PUBLIC:
         folder /= PUBLIC_FOLDER
     limiter = trio.CapacityLimiter(MAX_DISK)
-    return DiskCache(folder, max_bytes=config.cache_size, limiter=limiter)
+    return DiskCache(
+        folder, max_bytes=config.cache_size, limiter=limiter, owner=str(config.repository)
+    )
+
+
+async def _nothing() -> None:
+    """Wait for nothing to be written, where there is no cache."""
 
 
 def _name_of(config: Config) -> str:

@@ -6,18 +6,34 @@ import functools
 import random
 import struct
 import tempfile
-import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import msgpack
 import numpy as np
+import xxhash
 
 from tests.fuzz import corpus, mutations, servers, use
 from tests.fuzz.mutations import Mutate
 from tests.pure import craft
 from vzfs import config
-from vzfs.cache.entry import EntryKey, check_entry, decode_record, encode_entry, encode_record
+from vzfs.cache import shelves
+from vzfs.cache.entry import (
+    EntryKey,
+    check_entry,
+    decode_record,
+    encode_entry,
+    encode_record,
+    entry_digest,
+)
+from vzfs.cache.segment import (
+    MAX_ENTRIES,
+    SEGMENTS,
+    decode_contents,
+    encode_segment,
+    head_size,
+    shelf_path,
+)
 from vzfs.errors import AccessDenied, ConfigError, FormatError
 from vzfs.formats.icechunk.columns import Memory, Tables
 from vzfs.formats.icechunk.envelope import MAGIC, FileType, open_envelope
@@ -294,29 +310,64 @@ def _location(data: bytes) -> None:
 _KEY = EntryKey("s3://bucket/key", '"etag"', 3, 40)
 
 
+_SHELF = shelf_path(SEGMENTS, "shelf")
+
+
 def _cache(data: bytes) -> None:
     if data.startswith(b"VZFSVERS"):
         version = decode_record(_KEY.location, data)
         assert data == encode_record(_KEY.location, version)
-        return
-    header, body = data[:-40], data[-40:]
-    check_entry(_KEY, header, body)
-    assert header == encode_entry(_KEY, body)[0]
+    elif data.startswith(b"VZFSCHNK"):
+        header, body = data[:-40], data[-40:]
+        check_entry(_KEY, header, body)
+        assert header == encode_entry(_KEY, body)[0]
+    else:
+        end = head_size(data)
+        assert end <= 2**23
+        contents = decode_contents(data[:end], _SHELF, len(data))
+        assert len(contents) <= MAX_ENTRIES
+        assert (contents.offset + contents.size <= len(data)).all()
+        table = shelves.Table.of([shelves.Segment("name", contents, len(data), 0)])
+        found = table.find(entry_digest(_KEY))
+        if found is not None:
+            entry = data[found[1] : found[1] + found[2]]
+            check_entry(_KEY, entry[:-40], entry[-40:])
+        assert sum(size for _, _, size in table.rows(table.segments[0])) <= int(contents.size.sum())
 
 
 def _cache_seeds() -> Iterable[bytes]:
     header, body = encode_entry(_KEY, bytes(range(40)))
     yield header + bytes(body)
     yield encode_record(_KEY.location, _KEY.version)
+    others = [dataclasses.replace(_KEY, offset=n) for n in range(3, 6)]
+    for keys in ([_KEY], others, []):
+        items = [(entry_digest(key), encode_entry(key, bytes(range(40)))) for key in keys]
+        yield b"".join(encode_segment("s3://repo/", _SHELF, items))
 
 
 def _sealed(rng: random.Random, data: bytes) -> bytes:
-    """Damage the map of a header, and give it the length and the checksum that it should have."""
+    """Damage a header or a head, and give it the lengths and the checksum that it should have."""
     if not rng.randrange(4):
         return mutations.havoc(rng, data)
-    body = mutations.msgpack_value(rng, data[16:-4])
-    framed = data[:12] + struct.pack("<I", len(body)) + body
-    return framed + struct.pack("<I", zlib.crc32(framed))
+    if data.startswith(b"VZFSSEGM"):
+        with contextlib.suppress(FormatError):
+            end = head_size(data)
+            length, count = struct.unpack_from("<II", data, 12)
+            fields, rows = data[20 : 20 + length], data[20 + length : end - 8]
+            match rng.randrange(3):
+                case 0:
+                    fields = mutations.msgpack_value(rng, fields)
+                case 1:
+                    rows = mutations.havoc(rng, rows)
+                    count = len(rows) // 32
+                    rows = rows[: count * 32]
+                case _:
+                    count = rng.choice((0, 1, count + 1, 2**17))
+            framed = data[:12] + struct.pack("<II", len(fields), count) + fields + rows
+            return framed + struct.pack("<Q", xxhash.xxh3_64_intdigest(framed)) + data[end:]
+    body = mutations.havoc(rng, data[16:-8])
+    framed = data[:12] + struct.pack("<I", max(len(body) - 8, 0)) + body
+    return framed + struct.pack("<Q", xxhash.xxh3_64_intdigest(framed))
 
 
 _IN_ENVELOPE = mutations.in_envelope(mutations.flatbuffer)

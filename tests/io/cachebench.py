@@ -10,7 +10,7 @@ from pathlib import Path
 import trio
 
 from vzfs.cache import DiskCache, EntryKey
-from vzfs.cache.entry import entry_name
+from vzfs.cache.segment import entry_name
 
 KEY = EntryKey("s3://bucket/data.nc", "etag abc", 4096, 12)
 DATA = b"twelve bytes"
@@ -47,6 +47,14 @@ class Bench:
 
     def path(self, key: EntryKey = KEY) -> Path:
         return self.folder / entry_name(key)
+
+    def segments(self) -> list[Path]:
+        """Return the files of the shelves, the oldest first where there is one shelf."""
+        return sorted(path for path in self.folder.glob("v2/segments/*/*-*") if path.is_file())
+
+    def records(self) -> list[Path]:
+        """Return the files of the version records, the oldest first where there is one shelf."""
+        return sorted(path for path in self.folder.glob("v2/records/*/*-*") if path.is_file())
 
     def files(self) -> list[Path]:
         return [path for path in self.folder.rglob("*") if path.is_file()]

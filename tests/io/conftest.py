@@ -13,6 +13,7 @@ import trio
 from tests.io.cachebench import Bench, Faulty
 from tests.io.stores_fixtures import *  # noqa: F403 -- fixtures
 from vzfs.cache import folder as folder_module
+from vzfs.cache import sweep as sweep_module
 from vzfs.source import Timing
 from vzfs.source.client import Client
 
@@ -45,7 +46,8 @@ def break_os(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Give a function that replaces system calls of the cache, or none of them."""
 
     def replace(**replaced: Callable[..., object]) -> None:
-        monkeypatch.setattr(folder_module, "os", Faulty(**replaced))
+        for module in (folder_module, sweep_module):
+            monkeypatch.setattr(module, "os", Faulty(**replaced))
 
     return replace
 

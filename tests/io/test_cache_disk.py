@@ -24,7 +24,6 @@ from tests.io.cachebench import (
     written,
 )
 from vzfs.cache import EntryKey
-from vzfs.cache.entry import record_name
 from vzfs.cache.folder import TOUCH_AFTER
 
 
@@ -62,11 +61,11 @@ async def test_a_writable_buffer_may_change_after_it_was_put(
     """What is stored is what the buffer held when it was put, even if its owner goes on with it."""
     buffer = bytearray(DATA)
 
-    def write(fd: int, data: memoryview) -> int:
+    def writev(fd: int, parts: list[memoryview]) -> int:
         buffer[:] = b"x" * len(DATA)
-        return os.write(fd, data)
+        return os.writev(fd, parts)
 
-    break_os(write=write)
+    break_os(writev=writev)
     cache = bench.cache()
     await cache.put(KEY, memoryview(buffer))
     assert await cache.get(KEY) == DATA
@@ -368,34 +367,47 @@ async def test_the_last_version_is_remembered(bench: Bench) -> None:
 
 
 async def test_a_version_remembered_again_is_not_written_again(bench: Bench) -> None:
-    """Remembering what is on disk already leaves the file as it is."""
+    """Remembering what is on disk already writes nothing."""
     cache = bench.cache()
     await cache.remember_version("s3://b/k", "etag 1")
-    before = written(bench.folder / record_name("s3://b/k"))
+    before = [written(path) for path in bench.records()]
     await cache.remember_version("s3://b/k", "etag 1")
-    assert written(bench.folder / record_name("s3://b/k")) == before
+    assert [written(path) for path in bench.records()] == before
+
+
+async def test_versions_of_objects_beside_each_other_share_few_files(bench: Bench) -> None:
+    """However often the versions of a folder's objects are remembered, they lie in a handful of files."""
+    cache = bench.cache()
+    for turn in range(3):
+        for number in range(30):
+            await cache.remember_version(f"s3://b/folder/{number}", f"etag {turn}")
+    assert len(bench.records()) < 16
+    for one in (cache, bench.cache()):
+        found = [await one.last_version(f"s3://b/folder/{number}") for number in range(30)]
+        assert found == ["etag 2"] * 30
 
 
 async def test_a_damaged_version_is_none(bench: Bench, told: Callable[[], list[str]]) -> None:
-    """Whichever byte of a record is changed: no version, the file deleted, one warning."""
-    cache = bench.cache()
-    await cache.remember_version("s3://b/k", "etag 1")
-    path = bench.folder / record_name("s3://b/k")
+    """Whichever byte of a file of records is changed: no version, the file deleted, one warning."""
+    await bench.cache().remember_version("s3://b/k", "etag 1")
+    (path,) = bench.records()
     blob = path.read_bytes()
     for position in range(len(blob)):
         path.write_bytes(blob[:position] + bytes([blob[position] ^ 1]) + blob[position + 1 :])
-        assert await cache.last_version("s3://b/k") is None
+        assert await bench.cache().last_version("s3://b/k") is None
         assert not path.exists()
         assert len(told()) == 1
 
 
-async def test_a_damaged_version_is_replaced(bench: Bench) -> None:
+async def test_a_damaged_version_is_replaced(bench: Bench, told: Callable[[], list[str]]) -> None:
     """Remembering a version where the record is damaged stores it anew."""
+    await bench.cache().remember_version("s3://b/k", "etag 1")
+    (path,) = bench.records()
+    path.write_bytes(b"?")
     cache = bench.cache()
     await cache.remember_version("s3://b/k", "etag 1")
-    (bench.folder / record_name("s3://b/k")).write_bytes(b"?")
-    await cache.remember_version("s3://b/k", "etag 1")
     assert await cache.last_version("s3://b/k") == "etag 1"
+    assert len(told()) == 1
 
 
 async def test_versions_have_a_share_of_the_limit(bench: Bench) -> None:

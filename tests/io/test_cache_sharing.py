@@ -14,7 +14,8 @@ import trio.testing
 from tests.conftest import ROOT
 from tests.io.cachebench import DATA, KEY, Bench, content, fill, key, present, within_limit
 from vzfs.cache import EntryKey
-from vzfs.cache.folder import ABANDONED_AFTER, TOUCH_AFTER
+from vzfs.cache.folder import TOUCH_AFTER
+from vzfs.cache.sweep import ABANDONED_AFTER
 
 # -- eviction ------------------------------------------------------------------------------------
 
@@ -32,8 +33,8 @@ async def test_a_pass_deletes_what_was_used_longest_ago(bench: Bench) -> None:
     assert others == list(range(40))[-len(others) :]
     assert 80_000 < bench.size() <= 90_000
     statistics = cache.statistics()
-    assert statistics.evicted_entries == 40 - len(kept)
-    assert statistics.evicted_bytes >= 3000 * statistics.evicted_entries
+    assert statistics.evicted_files == 40 - len(kept)
+    assert statistics.evicted_bytes >= 3000 * statistics.evicted_files
 
 
 async def test_a_pass_over_a_folder_within_its_limit_deletes_nothing(bench: Bench) -> None:
@@ -43,7 +44,7 @@ async def test_a_pass_over_a_folder_within_its_limit_deletes_nothing(bench: Benc
     await fill(bench, cache, 20)
     await cache.evict()
     assert await present(cache, 20) == list(range(20))
-    assert cache.statistics().evicted_entries == 0
+    assert cache.statistics().evicted_files == 0
 
 
 async def test_a_time_in_the_future_does_not_keep_an_entry(bench: Bench) -> None:
@@ -70,8 +71,8 @@ async def test_a_pass_does_not_leave_the_folder(
     """A link in the place of the entries' subfolder leads no pass to files elsewhere."""
     cache = bench.cache(max_bytes=1)
     await bench.cache().put(KEY, DATA)
-    (bench.folder / "v1").rename(tmp_path / "outside")
-    (bench.folder / "v1").symlink_to(tmp_path / "outside")
+    (bench.folder / "v2").rename(tmp_path / "outside")
+    (bench.folder / "v2").symlink_to(tmp_path / "outside")
     await cache.evict()
     assert bench.path().exists()
     assert len(told()) == 1
@@ -89,13 +90,13 @@ async def test_a_pass_deletes_only_what_is_its_own(bench: Bench, tmp_path: Path)
         shard / "notes.txt",
         shard / ("A" * 62),
         shard / ("0" * 63),
-        bench.folder / "v1" / ("0" * 61),
+        bench.folder / "v2" / ("0" * 61),
         bench.folder / "manifests",
         shard / "tmp-0123456789abcdef",
     ]
     for path in stays:
         path.write_bytes(b"x")
-    links = [shard / ("1" * 62), bench.folder / "v1" / ("ff" if shard.name != "ff" else "fe")]
+    links = [shard / ("1" * 62), bench.folder / "v2" / ("ff" if shard.name != "ff" else "fe")]
     links[0].symlink_to(outside / ("0" * 62))
     links[1].symlink_to(outside)
     os.utime(stays[-1], (bench.now.time - ABANDONED_AFTER,) * 2)
@@ -110,7 +111,7 @@ async def test_abandoned_temporary_files_are_deleted(bench: Bench) -> None:
     await cache.put(KEY, DATA)
     left = [
         bench.path().parent / "tmp-0123456789abcdef",
-        bench.folder / "v1" / "tmp-0123456789abcdef",
+        bench.folder / "v2/entries/tmp-0123456789abcdef",
     ]
     for path in left:
         path.write_bytes(b"half")
@@ -130,7 +131,7 @@ async def test_the_limit_is_kept_while_a_cache_runs(bench: Bench) -> None:
             await cache.put(key(number, 3000), bytes(3000))
         await within_limit(bench, 100_000)
         nursery.cancel_scope.cancel()
-    assert cache.statistics().evicted_entries > 70
+    assert cache.statistics().evicted_files > 70
     assert await cache.get(key(99, 3000)) is not None
 
 
@@ -167,7 +168,7 @@ async def test_files_that_vanish_do_not_stop_a_pass(
     break_os(unlink=lose)
     await cache.evict()
     assert bench.size() <= 50_000
-    assert cache.statistics().evicted_entries == 0
+    assert cache.statistics().evicted_files == 0
 
 
 # -- sharing -------------------------------------------------------------------------------------
@@ -226,7 +227,7 @@ async def test_processes_share_a_folder_under_eviction(bench: Bench) -> None:
         assert statistics["hits"] > 0
         assert statistics["writes"] > 0
         assert (statistics["corrupt"], statistics["errors"], statistics["is_off"]) == (0, 0, False)
-    assert sum(json.loads(output)["evicted_entries"] for output in outputs) > 0
+    assert sum(json.loads(output)["evicted_files"] for output in outputs) > 0
     await bench.cache(max_bytes=300_000).evict()
     assert bench.size() <= 300_000
     assert not [path for path in bench.files() if path.name.startswith("tmp-")]
@@ -266,13 +267,13 @@ from pathlib import Path
 import trio
 from vzfs.cache import DiskCache, EntryKey
 
-real = os.write
-def die_in_the_middle(fd, data):
-    if len(data) <= 100_000:
-        return real(fd, data)
-    real(fd, data[: len(data) // 2])
+real = os.writev
+def die_in_the_middle(fd, parts):
+    if sum(map(len, parts)) <= 100_000:
+        return real(fd, parts)
+    real(fd, [parts[0], parts[-1][:1000]])
     os.kill(os.getpid(), signal.SIGKILL)
-os.write = die_in_the_middle
+os.writev = die_in_the_middle
 
 async def main(folder):
     cache = DiskCache(Path(folder), max_bytes=2**30, limiter=trio.CapacityLimiter(4))

@@ -39,7 +39,7 @@ async def test_a_small_disk_is_a_small_cache(bench: Bench, tmpfs: Path) -> None:
     await fill(bench, cache, 200)
     assert await cache.get(key(199, 3000)) == content(key(199, 3000))
     assert cache.statistics().writes == 200
-    assert cache.statistics().evicted_entries > 100
+    assert cache.statistics().evicted_files > 100
     assert not cache.statistics().is_full
 
 
@@ -78,11 +78,11 @@ async def test_a_full_disk_makes_room_once_and_is_left_alone(
     await fill(bench, cache, 40)
     tries: list[int] = []
 
-    def write(*_: object) -> int:
+    def writev(*_: object) -> int:
         tries.append(1)
         raise OSError(number, os.strerror(number))
 
-    break_os(write=write)
+    break_os(writev=writev)
     for _ in range(5):
         await cache.put(KEY, DATA)
         await cache.remember_version(KEY.location, KEY.version)
@@ -112,12 +112,12 @@ async def test_room_made_in_time_is_not_worth_a_word(
     cache = bench.cache()
     await fill(bench, cache, 40)
 
-    def write(fd: int, data: memoryview) -> int:
-        if not cache.statistics().evicted_entries:
+    def writev(fd: int, parts: list[memoryview]) -> int:
+        if not cache.statistics().evicted_files:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return os.write(fd, data)
+        return os.writev(fd, parts)
 
-    break_os(write=write)
+    break_os(writev=writev)
     await cache.put(KEY, DATA)
     assert await cache.get(KEY) == DATA
     assert not cache.statistics().is_full
@@ -156,7 +156,7 @@ async def test_a_filesystem_that_does_not_count_is_not_full(
 # -- a disk that fails ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("call", ["open", "read", "fstat"])
+@pytest.mark.parametrize("call", ["open", "pread", "fstat"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
 async def test_a_disk_that_fails_to_read_turns_the_cache_off(
     bench: Bench,
@@ -195,7 +195,7 @@ async def test_one_operation_probes_for_all(
     """When it is time to try a failed disk again, one reader does, and the others do not wait for it."""
     cache = bench.cache()
     await cache.put(KEY, DATA)
-    break_os(read=fail(errno.EIO))
+    break_os(pread=fail(errno.EIO))
     assert await cache.get(KEY) is None
     probes: list[int] = []
 
@@ -219,15 +219,15 @@ async def test_a_full_disk_is_good_enough_to_be_read(
     """A disk that failed and answers again with "no space left" is used for reading."""
     cache = bench.cache()
     await cache.put(KEY, DATA)
-    break_os(read=fail(errno.EIO))
+    break_os(pread=fail(errno.EIO))
     assert await cache.get(KEY) is None
-    break_os(write=fail(errno.ENOSPC))
+    break_os(writev=fail(errno.ENOSPC))
     bench.monotonic.time += RETRY_AFTER
     assert await cache.get(KEY) == DATA
     assert [line.split()[0] for line in told()] == ["WARNING", "INFO"]
 
 
-@pytest.mark.parametrize("call", ["write", "open", "replace", "close_written"])
+@pytest.mark.parametrize("call", ["writev", "open", "replace", "close_written"])
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS])
 async def test_a_disk_that_fails_to_write_turns_the_cache_off(
     bench: Bench,
@@ -250,7 +250,7 @@ async def test_a_disk_that_fails_to_write_turns_the_cache_off(
             raise OSError(number, os.strerror(number))
 
     broken = {
-        "write": {"write": fail(number)},
+        "writev": {"writev": fail(number)},
         "open": {"open": open_},
         "replace": {"replace": fail(number)},
         "close_written": {"close": close},
@@ -403,11 +403,11 @@ async def test_a_disk_that_does_not_answer_turns_the_cache_off(
     cache = bench.cache(patience=0.2)
     answers = threading.Event()
 
-    def read(fd: int, length: int) -> bytes:
+    def pread(fd: int, length: int, offset: int) -> bytes:
         answers.wait(60)
-        return os.read(fd, length)
+        return os.pread(fd, length, offset)
 
-    break_os(read=read)
+    break_os(pread=pread)
     try:
         async with trio.open_nursery() as nursery:
             for _ in range(20):

@@ -7,9 +7,9 @@ import pytest
 import trio
 
 from tests.fakes import FakeSource
-from vzfs import chunks
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
-from vzfs.cache import DiskCache, EntryKey, MemoryCache
+from vzfs.cache import DiskCache, EntryKey, MemoryCache, disk, unwritten
+from vzfs.cache.writer import Writer
 from vzfs.chunks import REMEMBER_FAILURE, Chunks
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
@@ -50,7 +50,7 @@ class Reader:
     async def written(self) -> None:
         """Wait until what was fetched is on disk."""
         with trio.fail_after(10):
-            await self.chunks.written()
+            await self.disk.written()
 
 
 @pytest.fixture(name="source")
@@ -64,7 +64,8 @@ def _source() -> FakeSource:
 def _new_reader(source: FakeSource, nursery: trio.Nursery) -> Callable[..., object]:
     async def make(folder: Path | None = None, endpoint: str | None = None) -> Reader:
         reader = Reader(source, folder, endpoint)
-        await nursery.start(reader.chunks.run)
+        if reader.disk is not None:
+            await nursery.start(reader.disk.run)
         return reader
 
     return make
@@ -339,13 +340,13 @@ async def test_what_is_not_yet_on_disk_is_served_from_memory(
     reader = await new_reader(tmp_path)
     reader.chunks._memory = MemoryCache(0)
     blocked = trio.Event()
-    put = DiskCache.put
+    put = Writer.write
 
-    async def slow(self: DiskCache, *args: object) -> None:
+    async def slow(self: Writer, *args: object) -> None:
         await blocked.wait()
         await put(self, *args)
 
-    monkeypatch.setattr(DiskCache, "put", slow)
+    monkeypatch.setattr(Writer, "write", slow)
     for _ in range(3):
         assert await reader.read(ref(0, 100)) == DATA[:100]
     assert len(source.fetched) == 1
@@ -365,10 +366,10 @@ async def test_a_cache_that_raises_ends_nothing(
     """Even a bug in the disk cache costs no read and does not end what serves the others."""
     reader = await new_reader(tmp_path)
 
-    async def fail(self: DiskCache, *args: object) -> None:
+    async def fail(self: Writer, *args: object) -> None:
         raise OverflowError
 
-    monkeypatch.setattr(DiskCache, "put", fail)
+    monkeypatch.setattr(Writer, "write", fail)
     assert await reader.read(ref(0, 100)) == DATA[:100]
     await reader.written()
     assert await reader.read(ref(100, 100)) == DATA[100:200]
@@ -469,20 +470,20 @@ async def test_a_disk_that_lags_behind_is_waited_for_and_then_passed_over(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What waits for the disk is bounded; a fetch waits a moment for room, and is served uncached if there is none."""
-    monkeypatch.setattr(chunks, "MAX_UNWRITTEN", 150)
-    monkeypatch.setattr(chunks, "MAX_DELAY", 0.01)
+    monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 150)
+    monkeypatch.setattr(disk, "MAX_DELAY", 0.01)
     reader = await new_reader(tmp_path)
     blocked = trio.Event()
-    put = DiskCache.put
+    put = Writer.write
 
-    async def slow(self: DiskCache, *args: object) -> None:
+    async def slow(self: Writer, *args: object) -> None:
         await blocked.wait()
         await put(self, *args)
 
-    monkeypatch.setattr(DiskCache, "put", slow)
+    monkeypatch.setattr(Writer, "write", slow)
     for offset in (0, 100, 200):
         assert await reader.read(ref(offset, 100)) == DATA[offset : offset + 100]
-    assert reader.chunks.statistics().unwritten == 100
+    assert reader.disk.statistics().unwritten == 100 + unwritten._OF_A_RECORD
     blocked.set()
     await reader.written()
     assert reader.disk.statistics().writes == 1
@@ -522,8 +523,8 @@ async def test_what_came_from_the_cache_too_late_is_not_served(
     source.put(URL, DATA[::-1])
     get, found, go_on = DiskCache.get, trio.Event(), trio.Event()
 
-    async def late(self: DiskCache, key: EntryKey) -> bytes | None:
-        data = await get(self, key)
+    async def late(self: DiskCache, key: EntryKey, shelf: str) -> bytes | None:
+        data = await get(self, key, shelf)
         if key.offset == 0:
             found.set()
             await go_on.wait()

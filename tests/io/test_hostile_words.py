@@ -257,7 +257,6 @@ async def test_a_weak_etag_does_not_let_two_versions_mix(nursery: trio.Nursery) 
         containers=[VirtualChunkContainer("s3://b/data/")],
     )
     chunks = Chunks(source, access, MemoryCache(2**26), None)
-    await nursery.start(chunks.run)
     ref = ChunkRef(ChunkKind.VIRTUAL, 2 * WHOLE_LIMIT, url, 0, ETag(tag))
     assert bytes(await chunks.read(ref, 0, 1)) == b"\0"
     source.put(url, b"\1" * (2 * WHOLE_LIMIT), etag=tag, last_modified=1_700_000_001)

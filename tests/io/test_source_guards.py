@@ -344,10 +344,10 @@ async def test_one_container_at_two_accounts_is_two_objects(
                 containers=[VirtualChunkContainer("az://data/")],
             )
             chunks = Chunks(source, access, MemoryCache(2**20), disk)
-            await nursery.start(chunks.run)
+            await nursery.start(disk.run)
             await chunks.read(ChunkRef(ChunkKind.VIRTUAL, 100, url, 0, checksum), 0, 100)
             with trio.fail_after(5):
-                await chunks.written()
+                await disk.written()
         assert len(source.fetched) == 2
 
 
@@ -393,13 +393,13 @@ async def test_the_cache_is_no_answer_to_a_refusal(
     async def mounted() -> Chunks:
         disk = DiskCache(tmp_path, max_bytes=2**30, limiter=trio.CapacityLimiter(4))
         chunks = Chunks(source, access, MemoryCache(2**20), disk)
-        await nursery.start(chunks.run)
+        await nursery.start(disk.run)
         return chunks
 
     first = await mounted()
     await first.read(ref, 0, 100)
     with trio.fail_after(5):
-        await first.written()
+        await first._disk.written()
 
     async def version(wanted: object) -> str:
         await trio.lowlevel.checkpoint()

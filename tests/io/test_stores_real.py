@@ -83,7 +83,6 @@ async def test_a_repository_is_read_from_any_store(
     opened = await open_source(load(written.url, flags, {"HOME": str(tmp_path)}))
     await nursery.start(opened.source.run)
     chunks = Chunks(opened.source, opened.access, MemoryCache(2**20), None)
-    await nursery.start(chunks.run)
     files = Filesystem(opened.checkout, opened.access, chunks)
 
     async def read(path: str) -> bytes:

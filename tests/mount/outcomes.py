@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from vzfs.cache.segment import decode_contents, head_size
+from vzfs.errors import FormatError
+
 PATIENCE = 15.0
 """Seconds after which something that should have come to pass counts as never coming."""
 
@@ -77,19 +80,22 @@ def _raise(error: OSError) -> None:
 
 
 def cached_chunks(cache: Path, length: int) -> int:
-    """Count the files of a cache that hold the *length* bytes of a chunk, under their final names."""
+    """Count the *length* bytes of a chunk that the files of a cache hold, under their final names."""
     found = (path for path in cache.rglob("*") if not path.name.startswith("tmp"))
-    return sum(length <= _size(path) < length + 4096 and _is_chunk(path) for path in found)
+    return sum(_chunks_in(path, length) for path in found if path.is_file())
 
 
-def _is_chunk(path: Path) -> bool:
-    """Whether a file of a cache is not what was remembered of a repository's metadata."""
-    with path.open("rb") as file:
-        return not re.search(rb"location.{1,3}(object|listing) ", file.read(200))
-
-
-def _size(path: Path) -> int:
+def _chunks_in(path: Path, length: int) -> int:
+    """Count what is of that length, and not what was remembered of a repository's metadata."""
     try:
-        return path.stat().st_size if path.is_file() else 0
-    except FileNotFoundError:
+        data = path.read_bytes()
+        shelf = path.name.partition("-")[0]
+        contents = decode_contents(data[: head_size(data)], shelf, len(data))
+    except (OSError, FormatError):
         return 0
+    entries = zip(contents.offset.tolist(), contents.size.tolist(), strict=True)
+    return sum(
+        length <= size < length + 4096
+        and not re.search(rb"location.{1,3}(object|listing) ", data[offset : offset + 200])
+        for offset, size in entries
+    )

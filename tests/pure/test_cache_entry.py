@@ -1,10 +1,10 @@
-"""The files of the disk cache: names, headers, and what makes them proof."""
+"""The entries of the disk cache: digests, headers, and what makes them proof."""
 
 import struct
-import zlib
 
 import hypothesis
 import pytest
+import xxhash
 from hypothesis import strategies as st
 
 from vzfs.cache.entry import (
@@ -14,8 +14,9 @@ from vzfs.cache.entry import (
     decode_record,
     encode_entry,
     encode_record,
-    entry_name,
-    record_name,
+    entry_digest,
+    record_digest,
+    record_shelf,
 )
 from vzfs.errors import ErrorKind, FormatError
 
@@ -30,10 +31,11 @@ def join(key: EntryKey, data: bytes) -> bytes:
     return b"".join(encode_entry(key, data))
 
 
-def frame(magic: bytes, content: bytes) -> bytes:
-    """Give *content* the frame of a header."""
-    framed = struct.pack("<8sII", magic, 1, len(content)) + content
-    return framed + struct.pack("<I", zlib.crc32(framed))
+def frame(magic: bytes, identity: bytes, data_checksum: int = 0) -> bytes:
+    """Give *identity* the frame of a header."""
+    framed = struct.pack("<8sII", magic, 2, len(identity)) + identity
+    framed += struct.pack("<Q", data_checksum)
+    return framed + struct.pack("<Q", xxhash.xxh3_64_intdigest(framed))
 
 
 def check(key: EntryKey, blob: bytes, length: int) -> None:
@@ -82,10 +84,10 @@ def test_no_other_length_is_accepted() -> None:
     ],
 )
 def test_an_entry_of_another_key_is_refused(other: EntryKey) -> None:
-    """Every part of the key counts, in the header as in the name."""
+    """Every part of the key counts, in the header as in the digest."""
     with pytest.raises(FormatError):
         check(other, join(KEY, DATA), other.length)
-    assert entry_name(other) != entry_name(KEY)
+    assert entry_digest(other) != entry_digest(KEY)
 
 
 def test_data_of_the_wrong_length_make_no_entry() -> None:
@@ -95,35 +97,37 @@ def test_data_of_the_wrong_length_make_no_entry() -> None:
 
 
 @hypothesis.given(keys, keys)
-def test_names_tell_keys_apart(one: EntryKey, other: EntryKey) -> None:
-    """Two keys have the same name only if they are the same key."""
-    assert (entry_name(one) == entry_name(other)) == (one == other)
+def test_digests_tell_keys_apart(one: EntryKey, other: EntryKey) -> None:
+    """Two keys have the same digest only if they are the same key."""
+    assert (entry_digest(one) == entry_digest(other)) == (one == other)
 
 
-def test_where_one_text_ends_and_the_next_begins_is_part_of_a_name() -> None:
-    """Moving a character from location to version gives another name."""
-    assert entry_name(EntryKey("ab", "c", 0, 1)) != entry_name(EntryKey("a", "bc", 0, 1))
+def test_where_one_text_ends_and_the_next_begins_is_part_of_a_digest() -> None:
+    """Moving a character from location to version gives another digest."""
+    assert entry_digest(EntryKey("ab", "c", 0, 1)) != entry_digest(EntryKey("a", "bc", 0, 1))
 
 
-def test_names_are_stable() -> None:
-    """Names do not depend on the process, so that other processes and later ones find the entries."""
-    name = entry_name(EntryKey("s3://b/k", "v", 1, 2))
-    assert name == "v1/2b/17c2bffa3e7aae5d5bc929ca76e967e4f33415e28e078b3e205634c83e41ad"
-    assert (
-        record_name("s3://b/k")
-        == "v1/versions/64/af13d18d76520a9523dabf9142c1ed5e5ebe34b6fcfe0d66349cbc3dc4b6e0"
+def test_digests_are_stable() -> None:
+    """Digests do not depend on the process, so that other processes and later ones find the entries."""
+    assert entry_digest(EntryKey("s3://b/k", "v", 1, 2)).hex() == (
+        "b48e862af6a2684acd46804ca1c49a4d8a4250129c9499c9d92e560df2746252"
     )
+    assert record_digest("s3://b/k").hex() == (
+        "bf92159cd1dbe7b48b59cf7f5b41157d7bfab658165931554efd67c8ccb462c6"
+    )
+
+
+def test_objects_beside_each_other_have_their_records_on_one_shelf() -> None:
+    """The records of what lies in one folder of a bucket are found together."""
+    assert record_shelf("s3://b/d/x.nc") == record_shelf("s3://b/d/y.nc") == "s3://b/d"
 
 
 def test_an_entry_holds_nothing_but_its_identity_and_data() -> None:
-    """A header is magic, version and length, the key's four parts and the data's checksum, and its own."""
+    """A header is magic, version and length, the four parts of the key, the checksum of the data, and its own."""
     header, data = encode_entry(EntryKey("s3://b/k", "v", 1, 2), b"xy")
     assert data == b"xy"
-    packed = (
-        b"\x85\xa8location\xa8s3://b/k\xa7version\xa1v\xa6offset\x01\xa6length\x02\xa5crc32\xce"
-        + zlib.crc32(b"xy").to_bytes(4, "big")
-    )
-    assert header == frame(b"VZFSCHNK", packed)
+    identity = struct.pack("<QQII", 1, 2, 8, 1) + b"s3://b/kv"
+    assert header == frame(b"VZFSCHNK", identity, xxhash.xxh3_64_intdigest(b"xy"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from vzfs.cache import folder
+from vzfs.cache import sweep
 from vzfs.cache.eviction import Cut, Survey, choose, excess
 
 entries = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 100)), max_size=30)
@@ -56,4 +56,4 @@ def test_a_time_that_cannot_be_is_one_that_can(modified: int, used: int) -> None
     """A file dated before the epoch or in the future is the oldest or the newest, and breaks no pass."""
     status = types.SimpleNamespace(st_mtime_ns=modified)
 
-    assert folder._used_at(status, 100) == used
+    assert sweep._used_at(status, 100) == used

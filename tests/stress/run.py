@@ -322,7 +322,7 @@ class Run:
         counts = [reader.counts() for reader in readers]
         failed = sum("failed" in record for reader in readers for record in reader.records())
         gauges = statistics(mounts[0])
-        self.unwritten = max(self.unwritten, gauges.get("chunks.unwritten", 0))
+        self.unwritten = max(self.unwritten, gauges.get("disk.unwritten", 0))
         self.say(
             f"{time.monotonic() - began:5.0f} s  {sum(c[0] for c in counts):7} reads  "
             f"{sum(c[1] for c in counts) >> 20:6} MiB  {failed:5} failed  "
@@ -474,5 +474,5 @@ def statistics(mounted: Mount) -> dict[str, int]:
 
 def busy(gauges: dict[str, int]) -> dict[str, int]:
     """Return the gauges that are 0 when nobody reads, and are not."""
-    idle = ("chunks.in_flight", "chunks.unwritten", "source.active")
+    idle = ("chunks.in_flight", "disk.unwritten", "source.active")
     return {name: n for name, n in gauges.items() if name in idle and n}

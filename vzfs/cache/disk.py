@@ -1,46 +1,37 @@
 """The disk cache: chunks that outlive the process, in a folder that mounts and machines share.
 
 It promises never to fail a read and never to answer with other bytes than were put: entries prove
-themselves (`entry`), appear whole (`folder`), and nothing is locked or scanned before the first
-read. Several processes share a folder without knowing of each other; the worst that a race costs is
-a fetch.
+themselves (`entry`), files appear whole (`folder`), and nothing is locked or scanned before the
+first read. Several processes share a folder without knowing of each other; the worst that a race
+costs is a fetch. What becomes of failures, `guard` says.
 
-A disk that fails turns the cache off: one warning, then silence, and after a while one operation
-tries the folder before anything else uses it again. A disk that is full only stops the writing:
-after a while one write is let through. A disk that does not answer counts as failed, so that a
-reader waits for it once and not for ever.
+Small entries that are used together lie on *shelves*, many in a file (`library`); the others, and
+those that nobody named a shelf for, have a file each. What is to be written waits a moment for its
+like (`unwritten`), and is served from memory until it is on disk.
 
-State belongs to the event loop: the worker threads get values and return values, so that an
-abandoned one changes nothing here. Everything between two `await`s is atomic.
+Everything between two `await`s is atomic.
 """
 
 import contextlib
 import dataclasses
-import errno
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import trio
 
-from vzfs.cache.entry import (
-    ENTRIES,
-    MAX_HEADER,
-    RECORDS,
-    EntryKey,
-    check_entry,
-    decode_record,
-    encode_entry,
-    encode_record,
-    entry_name,
-    has_room_for,
-    record_name,
-)
-from vzfs.cache.eviction import RECORD_SHARE, TRIGGER_SHARE, Cut, Survey, choose, excess
+from vzfs.cache.entry import EntryKey, check_entry, entry_digest, has_room_for
 from vzfs.cache.folder import CacheFolder
-from vzfs.cache.health import Health, means_full
+from vzfs.cache.guard import Guard
+from vzfs.cache.health import Health
+from vzfs.cache.library import Library
+from vzfs.cache.passes import Passes
+from vzfs.cache.segment import SEGMENTS, SMALL, shelf_path
+from vzfs.cache.singles import Singles
+from vzfs.cache.unwritten import Data
+from vzfs.cache.writer import Writer
 from vzfs.errors import FormatError
 
 logger = logging.getLogger("vzfs.cache")
@@ -48,31 +39,31 @@ logger = logging.getLogger("vzfs.cache")
 PATIENCE: Final = 10.0
 """Seconds that one operation may take: a chunk of 16 MiB at under 2 MB/s. A source is faster than
 that."""
-PASS_PATIENCE: Final = 30
-"""Times the patience that one step of an eviction pass may take: nobody waits for it, and a shard
-may be large."""
-MAKE_ROOM_SHARE: Final = 10
-"""One part in 10 is evicted when the disk says it is full: it may mean inodes or a quota, which are
-not measured."""
-MAX_READING: Final = 64
-"""Reads at a time where the limiter allows any number."""
+MAX_DELAY: Final = 1.0
+"""Seconds that somebody waits for the disk to catch up; then what is got is served but not cached."""
+SEGMENT_SHARE: Final = 32
+"""A segment has at most one part in 32 of the limit, since it is evicted whole."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class DiskCacheStatistics:
-    """What the disk cache did so far; *is_off* (failed) and *is_full* (not written to) are of the moment.
+    """What the disk cache did so far; *unwritten* (bytes), *is_off* (failed) and *is_full* (not written to) are of the moment.
 
-    A miss is every read not answered, also for being off; *errors* are operations that the disk
-    failed.
+    A miss is every read not answered, also for being off. *at_once* are the hits that waited for
+    nothing; *passed_over* is what was not stored because too much was waiting to be written;
+    *errors* are operations that the disk failed.
     """
 
     hits: int
+    at_once: int
     misses: int
     bytes_read: int
     writes: int
     bytes_written: int
+    unwritten: int
+    passed_over: int
     corrupt: int
-    evicted_entries: int
+    evicted_files: int
     evicted_bytes: int
     errors: int
     is_off: bool
@@ -82,9 +73,9 @@ class DiskCacheStatistics:
 class DiskCache:
     """Cached chunks in *folder*, *max_bytes* in all.
 
-    *limiter* bounds the threads that wait for the disk. *now* is the time of day, which the
-    folder's users compare; *monotonic* measures how long the cache stays off. *patience* is in
-    seconds.
+    *limiter* bounds the threads that wait for the disk to read. *owner* is written into what is
+    stored, for people: the repository. *now* is the time of day, which the folder's users compare;
+    *monotonic* measures how long the cache stays off. *patience* is in seconds.
     """
 
     def __init__(
@@ -93,290 +84,219 @@ class DiskCache:
         *,
         max_bytes: int,
         limiter: trio.CapacityLimiter,
+        owner: str = "",
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE,
     ) -> None:
-        self._folder = CacheFolder(folder, now)
         self._max_bytes = max_bytes
-        self._limiter = limiter
-        self._now = now
+        self._folder = CacheFolder(folder, now)
         self._health = Health(self._folder.path, monotonic)
-        self._patience = patience
-        # Who waits for a thread of the limiter runs out of patience there too: so no more wait than
-        # there are threads, and writers, which nobody waits for, leave half of them to readers.
-        readers = max(int(min(limiter.total_tokens, MAX_READING)), 1)
-        self._reading = trio.Semaphore(readers)
-        self._writing = trio.Semaphore(max(readers // 2, 1))
-        self._evicting = trio.Lock()
-        self._due = trio.Event()
-        # The first write makes a pass due: what other processes left is not known before one.
-        self._since_pass = max_bytes
-        self._hits = self._misses = self._bytes_read = 0
-        self._writes = self._bytes_written = 0
-        self._corrupt = 0
-        self._evicted_entries = self._evicted_bytes = 0
+        self._guard = Guard(
+            self._folder,
+            limiter,
+            self._health,
+            patience,
+            lambda size, share: self._passes.make(size, share),
+        )
+        self._library = Library(
+            self._folder, self._guard, owner, max_bytes // SEGMENT_SHARE, now, monotonic
+        )
+        self._singles = Singles(self._folder, self._guard, owner, max_bytes)
+        self._writer = Writer(self._guard, self._library, self._singles, self._count_written)
+        self._unwritten = self._writer.unwritten
+        self._passes = Passes(self._folder, self._guard, max_bytes, now, self._library.clear)
+        self._hits = self._at_once = self._misses = self._bytes_read = 0
+        self._bytes_written = self._passed_over = 0
 
     def statistics(self) -> DiskCacheStatistics:
         """Return the counts so far."""
         return DiskCacheStatistics(
             hits=self._hits,
+            at_once=self._at_once,
             misses=self._misses,
             bytes_read=self._bytes_read,
-            writes=self._writes,
+            writes=self._writer.entries,
             bytes_written=self._bytes_written,
-            corrupt=self._corrupt,
-            evicted_entries=self._evicted_entries,
-            evicted_bytes=self._evicted_bytes,
+            unwritten=self._unwritten.size,
+            passed_over=self._passed_over,
+            corrupt=self._guard.corrupt,
+            evicted_files=self._passes.files,
+            evicted_bytes=self._passes.size,
             errors=self._health.errors,
             is_off=self._health.is_off,
             is_full=self._health.is_full,
         )
 
-    # -- entries -------------------------------------------------------------------------------
+    # -- reading -------------------------------------------------------------------------------
 
-    async def get(self, key: EntryKey) -> bytes | None:
+    def peek(self, key: EntryKey, shelf: str = "") -> Data | None:
+        """Return the bytes of *key* if they can be had at once: from memory, or from pages that the system has.
+
+        None also says that one would have to wait. Never raises.
+        """
+        data = self._unwritten.get(key)
+        if data is None and _is_shelved(key, shelf) and not self._health.is_off:
+            # Whatever is wrong, `get` meets it again, and can do something about it.
+            with contextlib.suppress(FormatError, OSError):
+                entry = self._library.at_once(
+                    shelf_path(SEGMENTS, shelf), entry_digest(key), key.length
+                )
+                data = None if entry is None else _data_of(key, entry)
+        if data is not None:
+            self._hits += 1
+            self._at_once += 1
+            self._bytes_read += key.length
+        return data
+
+    async def get(self, key: EntryKey, shelf: str = "") -> Data | None:
         """Return the bytes of *key*, or None for every reason not to have them. Never raises."""
-        data = None
-        if key.is_storable:
-            where = f"{key.location} {key.offset}+{key.length}"
-            data = await self._read(where, self._load, key)
+        data = self.peek(key, shelf)
+        if data is not None or not key.is_storable:
+            self._misses += data is None
+            return data
+        where = f"{key.location} {key.offset}+{key.length}"
+        if _is_shelved(key, shelf):
+            path = shelf_path(SEGMENTS, shelf)
+            data = await self._guard.reading(
+                where,
+                lambda: self._library.read(
+                    path, entry_digest(key), key.length, lambda entry: _data_of(key, entry)
+                ),
+            )
+        else:
+            data = await self._guard.reading(where, lambda: self._singles.read(key))
         if data is None:
             self._misses += 1
         else:
             self._hits += 1
-            self._bytes_read += len(data)
+            self._bytes_read += key.length
         return data
 
-    async def has(self, key: EntryKey) -> bool:
+    async def has(self, key: EntryKey, shelf: str = "") -> bool:
         """Whether there is an entry for *key*, unread and unverified. Counts as no use. Never raises."""
+        if key in self._unwritten:
+            return True
         if not key.is_storable:
             return False
-        return bool(await self._read(key.location, self._find, key))
+        if _is_shelved(key, shelf):
+            path = shelf_path(SEGMENTS, shelf)
+            found = self._guard.reading(
+                key.location, lambda: self._library.has(path, entry_digest(key))
+            )
+        else:
+            found = self._guard.reading(key.location, lambda: self._singles.has(key))
+        return bool(await found)
 
-    async def put(self, key: EntryKey, data: bytes | memoryview) -> None:
+    # -- writing -------------------------------------------------------------------------------
+
+    def store(
+        self, key: EntryKey, data: Data, *, shelf: str = "", record: str | None = None
+    ) -> bool:
+        """Have *data* written soon as the bytes of *key*; until it is, it is served from memory.
+
+        Also have *key.version* remembered as that of *record*. A read-only view of more than `SMALL`
+        bytes must be of bytes that do not change any more; any other is copied. Returns False where
+        too much is waiting to be written. Never raises.
+        """
+        if not self._may_store(key, data) or key in self._unwritten:
+            return key in self._unwritten
+        if not self._unwritten.has_room(key.length):
+            self._passed_over += 1
+            return False
+        if record is not None and has_room_for(record, key.version):
+            self._unwritten.remember(record, key.version)
+        is_on_shelf = _is_shelved(key, shelf)
+        stable = bytes(data) if is_on_shelf else _stable(data)
+        self._unwritten.add(key, stable, shelf if is_on_shelf else "")
+        return True
+
+    async def put(self, key: EntryKey, data: Data, shelf: str = "") -> None:
         """Store *data* as the bytes of *key*, if the disk is willing. Never raises.
 
         A read-only view must be of bytes that do not change any more; any other is copied.
         """
-        view = memoryview(data)
-        if view.nbytes != key.length:
-            logger.error("not cached: %d bytes are not what %s says", view.nbytes, key)
-            return
-        if not key.is_storable or view.nbytes > self._max_bytes:
-            return
-        is_plain = view.readonly and view.ndim == 1 and view.c_contiguous
-        stable = data if is_plain else bytes(view)
-        written = await self._write(view.nbytes, self._save, key, stable)
-        if written:
-            self._writes += 1
-            self._bytes_written += written
-            self._health.start_writing()
+        if self._may_store(key, data):
+            await self._writer.write(shelf if _is_shelved(key, shelf) else "", {key: _stable(data)})
+
+    async def written(self) -> None:
+        """Wait until nothing waits to be written."""
+        await self._writer.written()
+
+    async def wait_for_room(self, size: int) -> None:
+        """Let a disk that is slower than a source catch up, so that *size* bytes more are cached too."""
+        with trio.move_on_after(MAX_DELAY):
+            while not self._unwritten.has_room(size):
+                await self._unwritten.has_changed.wait()
+
+    def _may_store(self, key: EntryKey, data: Data) -> bool:
+        size = memoryview(data).nbytes
+        if size != key.length:
+            logger.error("not cached: %d bytes are not what %s says", size, key)
+            return False
+        return key.is_storable and size <= self._max_bytes
 
     # -- version records -----------------------------------------------------------------------
 
     async def last_version(self, location: str) -> str | None:
         """Return the version remembered last for the object at *location*. Never raises."""
-        if not has_room_for(location, ""):
-            return None
-        return await self._read(location, self._load_version, location)
+        version = self._unwritten.version(location)
+        if version is None and has_room_for(location, ""):
+            version = await self._library.version(location)
+        return version
 
     async def remember_version(self, location: str, version: str) -> None:
-        """Remember that *version* is the last one verified of the object at *location*. Never raises."""
-        # That a disk has room for a record says little, so a full one is tried with an entry.
-        if has_room_for(location, version) and not self._health.is_full:
-            await self._write(MAX_HEADER, self._save_version, location, version)
+        """Remember that *version* is the last one verified of the object at *location*. Never raises.
 
-    # -- eviction ------------------------------------------------------------------------------
+        It is written soon where the cache runs, else at once.
+        """
+        if has_room_for(location, version):
+            self._unwritten.remember(location, version)
+            if not self._writer.is_running:
+                await self.written()
+
+    # -- running -------------------------------------------------------------------------------
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep the folder within its limit, until cancelled. Sleeps while nothing is written."""
-        task_status.started()
-        while True:
-            await self._due.wait()
-            self._due = trio.Event()
-            await self.evict()
+        """Write what is stored and keep the folder within its limit, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._writer.run)
+            nursery.start_soon(self._library.run)
+            task_status.started()
+            while True:
+                await self._passes.is_due()
+                await self.evict()
 
     async def evict(self) -> None:
         """Make one pass over the folder: delete what was used longest ago if it holds too much. Never raises."""
-        if await self._is_usable():
+        if await self._guard.is_usable():
             try:
-                await self._evict()
+                await self._passes.make()
             except OSError as problem:
                 self._health.turn_off(problem)
             except Exception:
                 # Nobody waits for a pass, and a cache must not end a mount.
                 logger.exception("nothing was evicted: this is a bug in vzfs, please report it")
 
-    async def _evict(self, room: int = 0, share: int = 0) -> None:
-        """Make one pass, for a write of *room* bytes; where *share* is not 0, free one part in *share* at least."""
-        async with self._evicting:
-            self._since_pass = 0
-            moment = int(self._now() * 10**9)
-            records = await self._survey(RECORDS, moment)
-            surplus = records.total - self._max_bytes // RECORD_SHARE
-            kept = records.total - await self._delete(RECORDS, records, surplus, moment)
-            entries = await self._survey(ENTRIES, moment)
-            total = entries.total + kept
-            need = excess(total, self._max_bytes)
-            if total:
-                need = max(need, room - await self._sweep(self._folder.room))
-            if share:
-                need = max(need, room + total // share)
-            await self._delete(ENTRIES, entries, need, moment)
+    def _count_written(self, size: int) -> None:
+        self._bytes_written += size
+        self._passes.count(size)
 
-    async def _survey(self, subfolder: str, moment: int) -> Survey:
-        places = await self._sweep(self._folder.places, subfolder)
-        return Survey.joined(
-            [await self._sweep(self._folder.survey, place, moment) for place in places]
-        )
 
-    async def _delete(self, subfolder: str, survey: Survey, need: int, moment: int) -> int:
-        """Delete *need* bytes of *survey*, those used longest ago; return how many were deleted."""
-        deleted = 0
-        if need <= 0:
-            return deleted
-        cut = choose(survey, need)
-        for place in await self._sweep(self._folder.places, subfolder):
-            evicted = await self._sweep(self._folder.evict, place, cut, moment)
-            cut = Cut(cut.before, cut.at - evicted.at)
-            self._evicted_entries += evicted.entries
-            self._evicted_bytes += evicted.size
-            deleted += evicted.size
-        return deleted
+def _is_shelved(key: EntryKey, shelf: str) -> bool:
+    """Whether *key* lies on *shelf*, and not in a file of its own."""
+    return bool(shelf) and 0 <= key.length <= SMALL
 
-    async def _sweep[*Ts, T](self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call one step of a pass, small so that it can be left, in a thread."""
-        return await self._call(PASS_PATIENCE * self._patience, function, *args)
 
-    # -- the disk and its troubles -------------------------------------------------------------
+def _data_of(key: EntryKey, entry: Data) -> bytes:
+    """Return the data of an *entry*, if it is that of *key*. Raises FormatError."""
+    view = memoryview(entry)
+    header, data = view[: -key.length or None], view[len(view) - key.length :]
+    check_entry(key, header, data)
+    return bytes(data)
 
-    async def _read[A, T](self, where: str, load: Callable[[A], T | None], what: A) -> T | None:
-        async with self._reading:
-            if not await self._is_usable():
-                return None
-            try:
-                return await self._call(self._patience, load, what)
-            except FormatError as damage:
-                self._corrupt += 1
-                logger.warning(
-                    "a cache entry was damaged and is deleted: %s [%s in %s]: "
-                    "nothing is lost; check the disk if this repeats",
-                    damage.what,
-                    where,
-                    self._folder.path,
-                )
-            except OSError as problem:
-                self._health.turn_off(problem)
-            return None
 
-    async def _write[*Ts](self, size: int, save: Callable[[*Ts], int], *args: *Ts) -> int:
-        """Return how many bytes *save* wrote of about *size*; 0 also for every trouble."""
-        async with self._writing:
-            if not await self._is_usable():
-                return 0
-            is_trial = self._health.claim_trial()
-            if self._health.is_full and not is_trial:
-                return 0
-            try:
-                written = await self._save_making_room(is_trial, size, save, *args)
-            except OSError as problem:
-                if means_full(problem):
-                    self._health.say_full(problem)
-                else:
-                    self._health.turn_off(problem)
-                return 0
-        self._since_pass += written
-        if written and self._since_pass >= self._max_bytes // TRIGGER_SHARE:
-            self._due.set()
-        return written
-
-    async def _save_making_room[*Ts](
-        self, is_trial: bool, size: int, save: Callable[[*Ts], int], *args: *Ts
-    ) -> int:
-        """Call *save*; if the disk is full, once more after making room. Raises OSError."""
-        try:
-            return await self._call(self._patience, save, *args)
-        except OSError as problem:
-            if not means_full(problem):
-                raise
-            if self._health.is_full and not is_trial:
-                # Another write has found the disk full, and is making room.
-                return 0
-        self._health.stop_writing()
-        await self._evict(size, MAKE_ROOM_SHARE)
-        return await self._call(self._patience, save, *args)
-
-    async def _call[*Ts, T](self, patience: float, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call *function* in a thread. Raises OSError, also if it takes longer than *patience* seconds."""
-        try:
-            with trio.fail_after(patience):
-                return await trio.to_thread.run_sync(
-                    function, *args, limiter=self._limiter, abandon_on_cancel=True
-                )
-        except trio.TooSlowError:
-            what = f"No answer within {patience:g} seconds"
-            raise TimeoutError(errno.ETIMEDOUT, what) from None
-        except (RuntimeError, MemoryError) as problem:
-            # The process has no thread or memory left, which is no reason for a read to fail here.
-            raise OSError(errno.ENOMEM, f"No thread or memory for it: {problem}") from problem
-
-    async def _is_usable(self) -> bool:
-        """Whether the cache is on; turns it on again if it is time to and the folder works."""
-        if self._health.is_off and self._health.claim_probe():
-            try:
-                await self._call(self._patience, self._folder.probe, ENTRIES)
-            except OSError as problem:
-                # A full disk can still be read.
-                if not means_full(problem):
-                    logger.debug("the disk cache stays off: %s [%s]", problem, self._folder.path)
-                    return False
-            self._health.turn_on()
-        return not self._health.is_off
-
-    # -- in the worker threads -----------------------------------------------------------------
-
-    def _load(self, key: EntryKey) -> bytes | None:
-        name = entry_name(key)
-        with self._removing_damaged(name):
-            found = self._folder.read(name, key.length, MAX_HEADER)
-            if found is None:
-                return None
-            check_entry(key, *found)
-            return found[1]
-
-    def _find(self, key: EntryKey) -> bool:
-        return self._folder.has(entry_name(key), key.length, MAX_HEADER)
-
-    def _load_version(self, location: str) -> str | None:
-        name = record_name(location)
-        with self._removing_damaged(name):
-            found = self._folder.read(name, 0, MAX_HEADER)
-            return None if found is None else decode_record(location, found[0])
-
-    @contextlib.contextmanager
-    def _removing_damaged(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except FormatError:
-            # Left in place it would be found again; what cannot be deleted is replaced by the next
-            # write.
-            with contextlib.suppress(OSError):
-                self._folder.remove(name)
-            raise
-
-    def _save(self, key: EntryKey, data: bytes | memoryview) -> int:
-        header, data = encode_entry(key, data)
-        size = len(header) + key.length
-        if size > self._max_bytes:
-            return 0
-        self._folder.write(entry_name(key), header, data)
-        return size
-
-    def _save_version(self, location: str, version: str) -> int:
-        with contextlib.suppress(FormatError):
-            if self._load_version(location) == version:
-                return 0
-        record = encode_record(location, version)
-        self._folder.write(record_name(location), record)
-        return len(record)
+def _stable(data: Data) -> Data:
+    """Return *data*, copied if their owner may still change them."""
+    view = memoryview(data)
+    return data if view.readonly and view.ndim == 1 and view.c_contiguous else bytes(view)

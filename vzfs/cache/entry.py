@@ -1,4 +1,4 @@
-"""What a file of the disk cache is: its name, and the bytes that prove what it holds. Pure.
+"""What a cached thing is: its identity, its digest, and the bytes that prove what it holds. Pure.
 
 An entry is a header and then the chunk's bytes; a version record is a header alone:
 
@@ -6,35 +6,31 @@ An entry is a header and then the chunk's bytes; a version record is a header al
 |---|---|
 | 8 | magic: `VZFSCHNK` for an entry, `VZFSVERS` for a version record |
 | 4 | format version |
-| 4 | length of the map |
-| n | msgpack map: the whole identity, and for an entry the CRC-32 of the data |
-| 4 | CRC-32 of everything before |
+| 4 | length of the identity |
+| 8, 8 | the identity: offset and length, 0 in a record, |
+| 4, 4 | how many bytes location and version have, |
+| n | and location and version themselves, in UTF-8 |
+| 8 | checksum of the data |
+| 8 | checksum of everything before |
 
-Integers are little-endian. There is one way to write a header, so an entry is checked by writing
-the header that it must have and comparing all of it: a field of a file is never believed, not even
-as a length. Names are digests of the same identity. Nothing but location, version, offset and
-length is stored with the data.
+Integers are little-endian, checksums XXH3 with 64 bits: they find accidents at the speed of memory.
+There is one way to write a header, so an entry is checked by writing the header that it must have
+and comparing all of it: a field of a file is never believed, not even as a length. Files and shelves
+are named by digests of the same identities. Where entries and records lie, `segment` says.
 """
 
 import dataclasses
 import hashlib
 import struct
-import zlib
-from collections.abc import Mapping
 from typing import Final
 
-import msgpack  # type: ignore[import-untyped]
+import xxhash
 
 from vzfs.errors import ErrorKind, FormatError
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Part of every name and header: versions of this program that differ in it share a folder in
 peace."""
-
-ENTRIES: Final = f"v{FORMAT_VERSION}"
-"""The subfolder of the entries; they lie one level deeper, in 256 shards."""
-RECORDS: Final = f"v{FORMAT_VERSION}/versions"
-"""The subfolder of the version records, sharded in the same way."""
 
 MAX_HEADER: Final = 64 * 2**10
 """Bytes. A location has at most 8192 characters, an etag a few dozen."""
@@ -45,7 +41,10 @@ _MAX_IDENTITY: Final = 16_000
 _ENTRY_MAGIC: Final = b"VZFSCHNK"
 _RECORD_MAGIC: Final = b"VZFSVERS"
 _PREFIX: Final = struct.Struct("<8sII")
-_CRC: Final = struct.Struct("<I")
+_IDENTITY: Final = struct.Struct("<QQII")
+CHECK: Final = struct.Struct("<Q")
+"""How a checksum is written."""
+checksum: Final = xxhash.xxh3_64_intdigest
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,16 +71,19 @@ def has_room_for(location: str, version: str) -> bool:
     return len(location) + len(version) <= _MAX_IDENTITY
 
 
-def entry_name(key: EntryKey) -> str:
-    """Return the path of *key*'s entry in a cache folder."""
-    digest = _digest("entry", key.location, key.version, str(key.offset), str(key.length))
-    return f"{ENTRIES}/{digest[:2]}/{digest[2:]}"
+def entry_digest(key: EntryKey) -> bytes:
+    """Return 32 bytes that stand for *key*."""
+    return digest(b"entry", _identity(key.location, key.version, key.offset, key.length))
 
 
-def record_name(location: str) -> str:
-    """Return the path in a cache folder of the record that says the last version of *location*."""
-    digest = _digest("record", location)
-    return f"{RECORDS}/{digest[:2]}/{digest[2:]}"
+def record_digest(location: str) -> bytes:
+    """Return 32 bytes that stand for the record of *location*."""
+    return digest(b"record", encoded(location))
+
+
+def record_shelf(location: str) -> str:
+    """Return the shelf of the record of *location*: objects beside each other have it in common."""
+    return location.rpartition("/")[0]
 
 
 def encode_entry(key: EntryKey, data: bytes | memoryview) -> tuple[bytes, bytes | memoryview]:
@@ -91,67 +93,73 @@ def encode_entry(key: EntryKey, data: bytes | memoryview) -> tuple[bytes, bytes 
     """
     if memoryview(data).nbytes != key.length:
         raise ValueError(f"{memoryview(data).nbytes} bytes are not the {key.length} of {key}")
-    return _entry_header(key, zlib.crc32(data)), data
+    return _entry_header(key, checksum(data)), data
 
 
-def check_entry(key: EntryKey, header: bytes, data: bytes) -> None:
+def check_entry(key: EntryKey, header: bytes | memoryview, data: bytes | memoryview) -> None:
     """Prove that *header* and *data* are the entry of *key*. Raises FormatError."""
-    if len(data) == key.length and header == _entry_header(key, zlib.crc32(data)):
+    if len(data) == key.length and header == _entry_header(key, checksum(data)):
         return
-    if not _has_sound_frame(header, _ENTRY_MAGIC):
-        raise _damaged("its header is damaged")
-    raise _damaged("its data are damaged, or it is of another chunk")
+    if not _is_sound(bytes(header), _ENTRY_MAGIC):
+        raise damaged("its header is damaged")
+    raise damaged("its data are damaged, or it is of another chunk")
 
 
 def encode_record(location: str, version: str) -> bytes:
     """Return the record that *version* is the last one verified of *location*."""
-    return _frame(_RECORD_MAGIC, {"location": location, "version": version})
+    return _header(_RECORD_MAGIC, _identity(location, version, 0, 0), 0)
 
 
 def decode_record(location: str, record: bytes) -> str:
     """Return the version that *record* says of *location*. Raises FormatError."""
-    if not _has_sound_frame(record, _RECORD_MAGIC):
-        raise _damaged("it is damaged")
+    if not _is_sound(record, _RECORD_MAGIC):
+        raise damaged("it is damaged")
+    _, _, before, length = _IDENTITY.unpack_from(record, _PREFIX.size)
+    begin = _PREFIX.size + _IDENTITY.size + before
     try:
-        fields = msgpack.unpackb(
-            record[_PREFIX.size : -_CRC.size], unicode_errors="surrogatepass", max_map_len=2
-        )
-        version = fields["version"]
-    except (ValueError, TypeError, LookupError, msgpack.UnpackException):
-        raise _damaged("it is not a version record") from None
-    if not isinstance(version, str) or record != encode_record(location, version):
-        raise _damaged("it is of another object")
+        version = record[begin : begin + length].decode("utf-8", "surrogatepass")
+    except ValueError:
+        raise damaged("it is not a version record") from None
+    if record != encode_record(location, version):
+        raise damaged("it is of another object")
     return version
 
 
-def _digest(*parts: str) -> str:
-    """Return 64 hexadecimal digits: of each part its length and then itself, so that no two lists agree."""
-    digest = hashlib.blake2b(str(FORMAT_VERSION).encode(), digest_size=32)
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(len(encoded).to_bytes(8, "little"))
-        digest.update(encoded)
-    return digest.hexdigest()
+def digest(kind: bytes, what: bytes) -> bytes:
+    """Return 32 bytes that stand for *what*, among those of its *kind*."""
+    return hashlib.blake2b(what, digest_size=32, person=kind).digest()
 
 
-def _entry_header(key: EntryKey, crc: int) -> bytes:
-    return _frame(_ENTRY_MAGIC, {**dataclasses.asdict(key), "crc32": crc})
+def encoded(text: str) -> bytes:
+    """Return the UTF-8 of any text, even with half a character in it."""
+    return text.encode("utf-8", "surrogatepass")
 
 
-def _frame(magic: bytes, fields: Mapping[str, object]) -> bytes:
-    packed: bytes = msgpack.packb(fields, unicode_errors="surrogatepass")
-    framed = _PREFIX.pack(magic, FORMAT_VERSION, len(packed)) + packed
-    return framed + _CRC.pack(zlib.crc32(framed))
-
-
-def _has_sound_frame(header: bytes, magic: bytes) -> bool:
-    length = len(header) - _PREFIX.size - _CRC.size
-    return (
-        0 <= length <= MAX_HEADER
-        and header.startswith(_PREFIX.pack(magic, FORMAT_VERSION, length))
-        and header.endswith(_CRC.pack(zlib.crc32(header[: -_CRC.size])))
-    )
-
-
-def _damaged(what: str) -> FormatError:
+def damaged(what: str) -> FormatError:
+    """Return the error that a cached thing is not what it has to be."""
     return FormatError(ErrorKind.CORRUPT_METADATA, what)
+
+
+def _identity(location: str, version: str, offset: int, length: int) -> bytes:
+    place, of = encoded(location), encoded(version)
+    return _IDENTITY.pack(offset, length, len(place), len(of)) + place + of
+
+
+def _entry_header(key: EntryKey, data_checksum: int) -> bytes:
+    identity = _identity(key.location, key.version, key.offset, key.length)
+    return _header(_ENTRY_MAGIC, identity, data_checksum)
+
+
+def _header(magic: bytes, identity: bytes, data_checksum: int) -> bytes:
+    framed = _PREFIX.pack(magic, FORMAT_VERSION, len(identity)) + identity
+    framed += CHECK.pack(data_checksum)
+    return framed + CHECK.pack(checksum(framed))
+
+
+def _is_sound(header: bytes, magic: bytes) -> bool:
+    length = len(header) - _PREFIX.size - 2 * CHECK.size
+    return (
+        _IDENTITY.size <= length <= MAX_HEADER
+        and header.startswith(_PREFIX.pack(magic, FORMAT_VERSION, length))
+        and header.endswith(CHECK.pack(checksum(header[: -CHECK.size])))
+    )

@@ -1,12 +1,13 @@
 """The cache folder: the system calls of the disk cache, each of which may block or raise OSError.
 
-Every operation opens the folder anew, looks at whom it belongs to, and works below that descriptor.
-So a folder that was removed, replaced or opened to others is noticed at once, and nothing is held
-that keeps a disk from being unmounted.
+Every operation that names a file opens the folder anew, looks at whom it belongs to, and works below
+that descriptor. So a folder that was removed, replaced or opened to others is noticed at once. A
+file that is open already is another matter: it was this user's when it was opened, and nobody else
+can change it.
 
 Files appear whole, by rename, and are never changed after that; only their times are. They are not
 flushed to the device: what a power failure tears is found by its checksum, and every write would
-wait for the disk. The last use of an entry is its modification time, because access times are often
+wait for the disk. The last use of a file is its modification time, because access times are often
 not kept.
 """
 
@@ -14,38 +15,34 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 import secrets
 import stat
 import sys
-from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
-from vzfs.cache.eviction import Cut, Survey
+from vzfs.cache.shelves import Descriptor
 from vzfs.errors import ErrorKind, FormatError
 
 TOUCH_AFTER: Final = 600
-"""Seconds. The order of eviction needs no finer clock, and a hot entry then costs one metadata
+"""Seconds. The order of eviction needs no finer clock, and a hot file then costs one metadata
 write in ten minutes."""
-ABANDONED_AFTER: Final = 3600
-"""Seconds. No write of a chunk takes an hour: a temporary file this old has lost its writer."""
 FREE_SHARE: Final = 0.05
 """The part of the filesystem that the cache leaves to others: filesystems get slow and systems fail
 when full."""
 FREE_ENOUGH: Final = 10 * 2**30
 """Bytes. Of a large disk the cache does not leave more than this."""
 
-_TEMPORARY: Final = "tmp-"
+TEMPORARY: Final = "tmp-"
+"""How the names of files begin that are being written."""
 _PROBE_SIZE: Final = 4096
-_SHARD = re.compile(r"[0-9a-f]{2}\Z")
-_STORED = re.compile(r"[0-9a-f]{62}\Z")
-_UNFINISHED = re.compile(r"tmp-[0-9a-f]{16}\Z")
+_AT_ONCE: Final = 1000
+"""Buffers that one call writes: systems take 1024."""
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ESTALE})
 """Not there; on NFS also: removed by another machine in the meantime."""
+_NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
+"""What a filesystem says that cannot read without waiting."""
 
 
 class UnsafeFolderError(PermissionError):
@@ -53,15 +50,17 @@ class UnsafeFolderError(PermissionError):
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Evicted:
-    """What was deleted: files, their bytes, and the bytes that went of those used just at the cut.
+class Opened:
+    """A file that was opened: its path *name*, its *first* bytes, its *size*, and when it was used last.
 
-    What another process deletes at the same time counts as gone, but not as deleted here.
+    *used_at* is in seconds since the epoch.
     """
 
-    entries: int
+    name: str
+    first: bytes
     size: int
-    at: int
+    used_at: float
+    descriptor: Descriptor
 
 
 class CacheFolder:
@@ -70,39 +69,111 @@ class CacheFolder:
     def __init__(self, path: Path, now: Callable[[], float]) -> None:
         self.path: Final = path.absolute()
         self._now = now
+        self._can_read_at_once = hasattr(os, "RWF_NOWAIT")
 
-    def read(self, name: str, length: int, max_header: int) -> tuple[bytes, bytes] | None:
-        """Return the file *name* as header and the *length* bytes behind it, or None if there is none.
+    def read(self, name: str, length: int, max_before: int) -> tuple[bytes, bytes] | None:
+        """Return the file *name* as its last *length* bytes and those before, or None if there is none.
 
         Marks it as used. Raises FormatError if it cannot be such a file, before reading it.
         """
+        opened = self.open(name, 0)
+        if opened is None:
+            return None
+        before = opened.size - length
+        if not 0 < before <= max_before:
+            raise _damaged("its size is wrong")
+        fd = opened.descriptor.fd
+        found = _read_exactly(fd, before, 0), _read_exactly(fd, length, before)
+        if abs(self._now() - opened.used_at) > TOUCH_AFTER:
+            self.mark_used(opened.descriptor)
+        return found
+
+    def open(self, name: str, first: int) -> Opened | None:
+        """Open the file *name* and read its *first* bytes; None if there is none.
+
+        Raises FormatError if it is no file.
+        """
         try:
-            with self._open() as folder, _descriptor(name, folder) as fd:
-                status = os.fstat(fd)
-                before = status.st_size - length
-                if not stat.S_ISREG(status.st_mode) or not 0 < before <= max_header:
-                    raise FormatError(ErrorKind.CORRUPT_METADATA, "its size is wrong")
-                header, data = _read_exactly(fd, before), _read_exactly(fd, length)
-                if abs(self._now() - status.st_mtime) > TOUCH_AFTER:
-                    self._mark_used(fd)
-                return header, data
+            with self.opened() as folder:
+                flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+                descriptor = Descriptor(os.open(name, flags, dir_fd=folder))
+            status = os.fstat(descriptor.fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise _damaged("it is no file")
+            begin = os.pread(descriptor.fd, first, 0) if first else b""
         except OSError as problem:
             if problem.errno == errno.ELOOP:
-                raise FormatError(ErrorKind.CORRUPT_METADATA, "it is a link") from None
+                raise _damaged("it is a link") from None
             if problem.errno in _ABSENT:
                 return None
             raise
+        return Opened(name, begin, status.st_size, status.st_mtime, descriptor)
 
-    def has(self, name: str, length: int, max_header: int) -> bool:
-        """Whether there is a file *name* of a size that a header and *length* bytes can have."""
+    def read_at(self, descriptor: Descriptor, offset: int, size: int) -> bytes:
+        """Return *size* bytes of an open file. Raises FormatError if it ends before."""
+        return _read_exactly(descriptor.fd, size, offset)
+
+    def read_at_once(self, descriptor: Descriptor, offset: int, buffer: memoryview) -> bool:
+        """Fill *buffer* from an open file, if that needs no waiting for the disk."""
+        if not self._can_read_at_once:
+            return False
         try:
-            with self._open() as folder:
+            return os.preadv(descriptor.fd, [buffer], offset, os.RWF_NOWAIT) == len(buffer)
+        except BlockingIOError:
+            return False
+        except OSError as problem:
+            if problem.errno not in _NOT_HERE:
+                raise
+            self._can_read_at_once = False
+            return False
+
+    def mark_used(self, descriptor: Descriptor) -> None:
+        """Set the time of last use. A file that cannot be marked is as good as any other."""
+        now = self._now()
+        with contextlib.suppress(OSError):
+            os.utime(descriptor.fd, (now, now))
+
+    def is_deleted(self, descriptor: Descriptor) -> bool:
+        """Whether an open file has no name any more."""
+        return os.fstat(descriptor.fd).st_nlink == 0
+
+    def look(
+        self, path: str, known: Collection[str], first: int
+    ) -> tuple[list[str], list[Opened], list[str]]:
+        """Return the names of all files `PATH-...`, those opened that are not *known*, and what is no file.
+
+        Of each opened file the *first* bytes are read.
+        """
+        place, _, beginning = path.rpartition("/")
+        names: list[str] = []
+        with (
+            absent_is_fine(),
+            self.opened() as folder,
+            directory(place, folder) as fd,
+            os.scandir(fd) as found,
+        ):
+            names = [f"{place}/{e.name}" for e in found if e.name.startswith(f"{beginning}-")]
+        opened, wrong = [], []
+        for name in names:
+            if name not in known:
+                try:
+                    segment = self.open(name, first)
+                except FormatError:
+                    wrong.append(name)
+                else:
+                    opened += [segment] if segment else []
+        return names, opened, wrong
+
+    def has(self, name: str, length: int, max_before: int) -> bool:
+        """Whether there is a file *name* of a size that *length* bytes and those before can have."""
+        try:
+            with self.opened() as folder:
                 status = os.stat(name, dir_fd=folder, follow_symlinks=False)
         except OSError as problem:
             if problem.errno in _ABSENT:
                 return False
             raise
-        return stat.S_ISREG(status.st_mode) and 0 < status.st_size - length <= max_header
+        return stat.S_ISREG(status.st_mode) and 0 < status.st_size - length <= max_before
 
     def write(self, name: str, *buffers: bytes | memoryview) -> None:
         """Store *buffers* as the file *name*, in place of what was there."""
@@ -114,20 +185,20 @@ class CacheFolder:
 
     def remove(self, name: str) -> None:
         """Delete the file *name*, if it is there."""
-        with _absent_is_fine(), self._open() as folder:
+        with absent_is_fine(), self.opened() as folder:
             os.unlink(name, dir_fd=folder)
 
     def probe(self, subfolder: str) -> None:
         """Prove that the folder can be written and read, and flushed to its device."""
         content = secrets.token_bytes(_PROBE_SIZE)
-        with self._open(create=True) as folder:
-            name = f"{subfolder}/{_TEMPORARY}{secrets.token_hex(8)}"
+        with self.opened(create=True) as folder:
+            name = f"{subfolder}/{TEMPORARY}{secrets.token_hex(8)}"
             try:
                 with _created(name, folder) as fd:
-                    _write_all(fd, content)
+                    _write_all(fd, [content])
                     os.fsync(fd)
                 with _descriptor(name, folder) as fd:
-                    if _read_exactly(fd, _PROBE_SIZE) != content:
+                    if _read_exactly(fd, _PROBE_SIZE, 0) != content:
                         raise OSError(errno.EIO, "What was written reads differently")
             finally:
                 with contextlib.suppress(OSError):
@@ -136,74 +207,15 @@ class CacheFolder:
     def room(self) -> int:
         """Return how many bytes may be written; below zero if others need some of what is used."""
         try:
-            with self._open() as folder:
+            with self.opened() as folder:
                 return self._room(folder)
         except FileNotFoundError:
             return sys.maxsize  # nothing is used, so nothing has to go
 
-    # -- for eviction --------------------------------------------------------------------------
-
-    def places(self, subfolder: str) -> list[str]:
-        """Return the paths of the folders that hold files of *subfolder*: itself and its shards."""
-        names: list[str] = []
-        with (
-            _absent_is_fine(),
-            self._open() as folder,
-            _directory(subfolder, folder) as fd,
-            os.scandir(fd) as found,
-        ):
-            names = [e.name for e in found if _SHARD.match(e.name) and _is_folder(e)]
-        return [subfolder, *(f"{subfolder}/{name}" for name in sorted(names))]
-
-    def survey(self, place: str, moment: int) -> Survey:
-        """Measure the stored files directly in *place*, at *moment* in nanoseconds since the epoch.
-
-        Deletes the temporary files of writers that did not live to finish them, and gives files
-        from the future (a clock was wrong) the time of this moment: as they are they would never be
-        the oldest.
-        """
-        used_at, sizes, others = array("q"), array("q"), 0
-        with _absent_is_fine(), self._open() as folder, _directory(place, folder) as fd:
-            for name, status in _files(fd):
-                is_ours = _STORED.match(name) or _UNFINISHED.match(name)
-                if is_ours and status.st_mtime_ns - moment > TOUCH_AFTER * 10**9:
-                    with contextlib.suppress(OSError):
-                        os.utime(name, ns=(moment, moment), dir_fd=fd, follow_symlinks=False)
-                used = _used_at(status, moment)
-                if _STORED.match(name):
-                    used_at.append(used)
-                    sizes.append(_size(status))
-                elif not is_ours:
-                    continue
-                elif moment - used <= ABANDONED_AFTER * 10**9:
-                    others += _size(status)
-                else:
-                    with _absent_is_fine():
-                        os.unlink(name, dir_fd=fd)
-        return Survey(np.array(used_at, np.int64), np.array(sizes, np.int64), others)
-
-    def evict(self, place: str, cut: Cut, moment: int) -> Evicted:
-        """Delete the stored files directly in *place* that *cut* says, their ages taken at *moment* as before."""
-        count = freed = freed_at = 0
-        with _absent_is_fine(), self._open() as folder, _directory(place, folder) as fd:
-            for name, status in list(_files(fd)):
-                if not _STORED.match(name):
-                    continue
-                used, size = _used_at(status, moment), _size(status)
-                if used == cut.before and freed_at < cut.at:
-                    freed_at += size
-                elif used >= cut.before:
-                    continue
-                with _absent_is_fine():
-                    os.unlink(name, dir_fd=fd)
-                    count += 1
-                    freed += size
-        return Evicted(count, freed, freed_at)
-
     # -- inside --------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _open(self, *, create: bool = False) -> Iterator[int]:
+    def opened(self, *, create: bool = False) -> Iterator[int]:
         """Give a descriptor of the folder. Raises UnsafeFolderError if it is not this user's alone to write."""
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         try:
@@ -224,26 +236,21 @@ class CacheFolder:
             os.close(fd)
 
     def _write(self, name: str, buffers: Sequence[bytes | memoryview]) -> None:
-        temporary = f"{name.rpartition('/')[0]}/{_TEMPORARY}{secrets.token_hex(8)}"
-        with self._open(create=True) as folder:
-            if sum(memoryview(buffer).nbytes for buffer in buffers) > self._room(folder):
+        temporary = f"{name.rpartition('/')[0]}/{TEMPORARY}{secrets.token_hex(8)}"
+        with self.opened(create=True) as folder:
+            if sum(map(len, buffers)) > self._room(folder):
                 raise OSError(errno.ENOSPC, "The disk is full but for the part left to others")
             try:
                 with _created(temporary, folder) as fd:
-                    for buffer in buffers:
-                        _write_all(fd, buffer)
-                    self._mark_used(fd)
+                    _write_all(fd, buffers)
+                    now = self._now()
+                    with contextlib.suppress(OSError):
+                        os.utime(fd, (now, now))
                 os.replace(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
             except OSError:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary, dir_fd=folder)
                 raise
-
-    def _mark_used(self, fd: int) -> None:
-        """Set the time of last use. An entry that cannot be marked is as good as any other."""
-        now = self._now()
-        with contextlib.suppress(OSError):
-            os.utime(fd, (now, now))
 
     def _room(self, folder: int) -> int:
         status = os.fstatvfs(folder)
@@ -264,7 +271,7 @@ def _descriptor(name: str, folder: int) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _directory(name: str, folder: int) -> Iterator[int]:
+def directory(name: str, folder: int) -> Iterator[int]:
     """Give a descriptor of the subfolder *name*, reached without following a link."""
     with contextlib.ExitStack() as stack:
         for part in name.split("/"):
@@ -292,44 +299,36 @@ def _created(name: str, folder: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _read_exactly(fd: int, length: int) -> bytes:
-    """Return *length* bytes. Raises FormatError if the file ends before."""
-    data = os.read(fd, length)
+def _read_exactly(fd: int, length: int, offset: int) -> bytes:
+    """Return *length* bytes from *offset*. Raises FormatError if the file ends before."""
+    data = os.pread(fd, length, offset)
     if len(data) == length:
         return data
     parts = [data]
     missing = length - len(data)
     while missing:
-        part = os.read(fd, missing)
+        part = os.pread(fd, missing, offset + length - missing)
         if not part:
-            raise FormatError(ErrorKind.CORRUPT_METADATA, "it is cut short")
+            raise _damaged("it is cut short")
         parts.append(part)
         missing -= len(part)
     return b"".join(parts)
 
 
-def _write_all(fd: int, buffer: bytes | memoryview) -> None:
-    rest = memoryview(buffer).cast("B")
-    while rest:
-        rest = rest[os.write(fd, rest) :]
-
-
-def _files(directory: int) -> Iterator[tuple[str, os.stat_result]]:
-    """Give the regular files of a directory that others delete from at the same time."""
-    with os.scandir(directory) as found:
-        for entry in found:
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except OSError as problem:
-                if problem.errno not in _ABSENT:
-                    raise
-            else:
-                if stat.S_ISREG(status.st_mode):
-                    yield entry.name, status
+def _write_all(fd: int, buffers: Sequence[bytes | memoryview]) -> None:
+    for begin in range(0, len(buffers), _AT_ONCE):
+        rest = [memoryview(buffer).cast("B") for buffer in buffers[begin : begin + _AT_ONCE]]
+        while rest:
+            written = os.writev(fd, rest)
+            while rest and written >= len(rest[0]):
+                written -= len(rest.pop(0))
+            if rest:
+                rest[0] = rest[0][written:]
 
 
 @contextlib.contextmanager
-def _absent_is_fine() -> Iterator[None]:
+def absent_is_fine() -> Iterator[None]:
+    """Go on where something is not there, or not there any more."""
     try:
         yield
     except OSError as problem:
@@ -337,15 +336,5 @@ def _absent_is_fine() -> Iterator[None]:
             raise
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    return entry.is_dir(follow_symlinks=False)
-
-
-def _size(status: os.stat_result) -> int:
-    """Return what a file takes: of its length and its blocks the larger, as some count late or compress."""
-    return max(status.st_size, status.st_blocks * 512)
-
-
-def _used_at(status: os.stat_result, moment: int) -> int:
-    """Return when a file was used last, in nanoseconds since the epoch: neither before it nor after *moment*."""
-    return max(min(status.st_mtime_ns, moment), 0)
+def _damaged(what: str) -> FormatError:
+    return FormatError(ErrorKind.CORRUPT_METADATA, what)

@@ -197,9 +197,10 @@ class Remembered:
         data = None
         if record[4] is None:
             entry = EntryKey(name, record[2], 0, int(record[3]))
-            data = await self._disk.get(entry)
-            if data is None or await trio.to_thread.run_sync(_digest, data) != record[2]:
+            found = await self._disk.get(entry)
+            if found is None or await trio.to_thread.run_sync(_digest, found) != record[2]:
                 return None
+            data = bytes(found)
             self._used.add(entry)
         elif record[4] not in _REFUSALS:
             return None
@@ -215,7 +216,7 @@ class Remembered:
         return data
 
 
-def _digest(data: bytes) -> str:
+def _digest(data: bytes | memoryview) -> str:
     return "sha256 " + hashlib.sha256(data).hexdigest()
 
 
