@@ -5,6 +5,7 @@ is asked for is checked entirely: each ref has one kind, lies where a 63-bit off
 the only one of its chunk.
 """
 
+import bisect
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -35,9 +36,10 @@ from vzfs.formats.icechunk.envelope import (
 )
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.ids import NODE_ID_LENGTH, OBJECT_ID_LENGTH, encode_id, encode_ids
-from vzfs.model.location import MAX_LOCATION_LENGTH, Checksum, ETag, LastModified
+from vzfs.model.location import MAX_LOCATION_LENGTH
 from vzfs.model.manifest import (
     MAX_FLAT_INDEX,
+    ChecksumTable,
     ChunkKind,
     Manifest,
     Narrow,
@@ -329,7 +331,8 @@ class _Columns:
         source, mark = self._source.joined(), self._mark.joined()
         strings = _Strings()
         location = self._locations(source, strings, decoder)
-        checksum, checksums = self._checksums(mark)
+        etags = _Strings()
+        checksum, dates = self._checksums(mark, etags)
         index, offset, length = (p.joined() for p in (self._index, self._offset, self._length))
         ends = self._counts.cumsum().tolist()
         for start, end in itertools.pairwise([0, *ends]):
@@ -354,7 +357,7 @@ class _Columns:
                 length=narrow(length[rows]),
                 checksum=narrow(np.where(marked, marks + np.uint32(1), np.uint32(0))),
                 locations=strings.table(used),
-                checksums=tuple(checksums if known is None else [checksums[i] for i in known]),
+                checksums=_checksums(etags, dates, known),
                 inline=contents,
             )
 
@@ -392,27 +395,32 @@ class _Columns:
             strings.add(b"".join(unpacked), np.array([len(text) for text in unpacked], np.int64))
         return location
 
-    def _checksums(self, mark: Narrow) -> tuple[npt.NDArray[np.uint32], list[Checksum]]:
-        """Return for each ref the number of its checksum, where it has one, and all checksums."""
+    def _checksums(self, mark: Narrow, etags: "_Strings") -> tuple[npt.NDArray[np.uint32], Narrow]:
+        """Return for each ref the number of its checksum, where it has one, and all dates.
+
+        Their numbers follow those of the etags, which go into *etags*.
+        """
         checksum = np.zeros(len(mark), np.uint32)
-        checksums: list[Checksum] = []
         starts, lengths, codes = self._texts(_ETAG)
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            raw = self._memory.buffer.data[start : start + length]
-            try:
-                checksums.append(ETag(str(raw, "utf-8")))
-            except UnicodeDecodeError:
-                raise _not_utf8() from None
+        etags.add(self._memory.cut(starts, lengths), lengths)
         checksum[mark == _ETAG] = codes
         seconds = self._held[_MODIFIED].joined()
         first, codes = unique(seconds)
-        checksum[mark == _MODIFIED] = codes + len(checksums)
-        checksums.extend(map(LastModified, seconds[first].tolist()))
-        return checksum, checksums
+        checksum[mark == _MODIFIED] = codes + etags.count
+        return checksum, seconds[first]
 
     def _texts(self, field: int) -> tuple[Ints, Ints, Ints]:
         """Return what `Memory.distinct` says of the vectors of *field*."""
         return self._memory.distinct(self._held[field].joined().astype(np.int64), _MAX_TEXT)
+
+
+def _checksums(etags: "_Strings", dates: Narrow, used: list[int] | None) -> ChecksumTable:
+    """Return a table of the checksums with the numbers *used*, ascending; of all for None."""
+    if used is None:
+        return ChecksumTable(etags.table(None), narrow(dates))
+    first = bisect.bisect_left(used, etags.count)
+    kept = np.array(used[first:], np.int64) - etags.count
+    return ChecksumTable(etags.table(used[:first]), narrow(dates[kept]))
 
 
 def _renumbered(
