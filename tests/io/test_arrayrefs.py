@@ -96,7 +96,7 @@ async def test_many_chunks_that_alternate_between_manifests_are_listed() -> None
         zeros = np.broadcast_to(np.uint8(i), len(index))
         files.files[str(i)] = Manifest(
             index=index, kind=zeros, location=zeros, offset=zeros, length=zeros, checksum=zeros,
-            locations=empty.locations, checksums=(), inline=b"",
+            locations=empty.locations, checksums=empty.checksums, inline=b"",
         )  # fmt: skip
     refs = ArrayRefs(array(grid, ENCODINGS[1], parts), files.load)
     await refs.load(())

@@ -17,7 +17,7 @@ from vzfs.errors import ErrorKind, FormatError, NameProblem, VzfsError
 from vzfs.filesystem import Attrs, Filesystem, settle
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding, KeyStyle
 from vzfs.model.location import parse_prefix
-from vzfs.model.manifest import ChunkKind, Manifest, StringTable
+from vzfs.model.manifest import ChecksumTable, ChunkKind, Manifest, StringTable
 from vzfs.model.snapshot import (
     Array,
     Extents,
@@ -48,7 +48,7 @@ def inline(flats: Sequence[int]) -> Manifest:
         length=lengths,
         checksum=zeros,
         locations=StringTable.of([]),
-        checksums=(),
+        checksums=ChecksumTable.of([]),
         inline=b"".join(bytes([f % 256]) * (f + 1) for f in flats),
     )
 
@@ -325,7 +325,7 @@ async def test_ten_million_names_are_listed_as_they_are_asked_for() -> None:
         length=zeros,
         checksum=zeros,
         locations=StringTable.of([]),
-        checksums=(),
+        checksums=ChecksumTable.of([]),
         inline=b"",
     )
     part = {"all": ((0, count),)}

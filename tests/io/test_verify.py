@@ -18,7 +18,7 @@ from vzfs.cli.verify import show, verdict
 from vzfs.errors import AccessDenied, ErrorKind, FormatError, SourceError, VzfsError
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding, KeyStyle
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
-from vzfs.model.manifest import ChunkKind, ChunkRef, Manifest, StringTable
+from vzfs.model.manifest import ChecksumTable, ChunkKind, ChunkRef, Manifest, StringTable
 from vzfs.model.snapshot import (
     Array,
     Extents,
@@ -48,7 +48,9 @@ def native(name: str, length: int = 10) -> ChunkRef:
 def manifest(refs: Sequence[ChunkRef]) -> Manifest:
     """Return the columns of *refs*, in the order of their indices."""
     locations = sorted({ref.location for ref in refs})
-    checksums = list(dict.fromkeys(ref.checksum for ref in refs if ref.checksum))
+    distinct = dict.fromkeys(ref.checksum for ref in refs if ref.checksum)
+    checksums = ChecksumTable.of(list(distinct))
+    numbers = {checksum: i for i, checksum in enumerate(checksums, start=1)}
     return Manifest(
         index=np.arange(len(refs), dtype=np.int64),
         kind=np.array([ref.kind for ref in refs], np.uint8),
@@ -56,7 +58,7 @@ def manifest(refs: Sequence[ChunkRef]) -> Manifest:
         offset=np.array([ref.offset for ref in refs], np.int64),
         length=np.array([ref.length for ref in refs], np.int64),
         checksum=np.array(
-            [checksums.index(ref.checksum) + 1 if ref.checksum else 0 for ref in refs], np.uint32
+            [numbers[ref.checksum] if ref.checksum else 0 for ref in refs], np.uint32
         ),
         locations=StringTable.of(locations),
         checksums=checksums,
@@ -192,7 +194,7 @@ async def test_a_million_refs_over_ten_thousand_objects_cost_ten_thousand_heads(
             length=np.full(rows, 1000, np.int64),
             checksum=np.ones(rows, np.uint32),
             locations=StringTable.of([f"{BUCKET}{number}/{i:05}.nc" for i in range(objects)]),
-            checksums=[ETag('"x"')],
+            checksums=ChecksumTable.of([ETag('"x"')]),
             inline=b"",
         )
 
@@ -224,7 +226,7 @@ async def test_a_large_manifest_is_added_up_in_parts() -> None:
         length=np.ones(rows, np.int64),
         checksum=zeros,
         locations=StringTable.of([f"{BUCKET}{i}" for i in range(objects)]),
-        checksums=[],
+        checksums=ChecksumTable.of([]),
         inline=b"",
     )
     source = Counting(lambda place: None)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from vzfs.model.location import ETag
 from vzfs.model.manifest import (
     MAX_FLAT_INDEX,
+    ChecksumTable,
     ChunkKind,
     ChunkRef,
     Manifest,
@@ -31,7 +32,7 @@ def virtual(index: list[int]) -> Manifest:
         length=narrow(column % 7),
         checksum=narrow(column % 2),
         locations=StringTable.of(["a", "", "ccc"]),
-        checksums=[ETag("e")],
+        checksums=ChecksumTable.of([ETag("e")]),
         inline=b"",
     )
 

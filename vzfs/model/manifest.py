@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from vzfs.model.location import ByteRange, Checksum
+from vzfs.model.location import ByteRange, Checksum, ETag, LastModified
 
 type Column[T: np.generic] = npt.NDArray[T]
 
@@ -64,12 +64,15 @@ _KINDS: Final = tuple(ChunkKind)
 
 
 def narrow(column: npt.NDArray[np.integer]) -> Narrow:
-    """Return *column*, whose values are not negative, read-only and in as few bytes as hold them."""
+    """Return *column*, whose values are not negative, read-only and in as few bytes as hold them.
+
+    It may be *column* itself, and is never a part of a larger array.
+    """
     low, high = (int(column.min()), int(column.max())) if len(column) else (0, 0)
     dtype = np.min_scalar_type(high)
     if low == high:
         return np.broadcast_to(dtype.type(low), column.shape)
-    narrowed = column.astype(dtype)
+    narrowed = column.astype(dtype, copy=column.base is not None)
     narrowed.flags.writeable = False
     return narrowed
 
@@ -121,6 +124,42 @@ class StringTable:
         return (self[i] for i in range(len(self)))
 
 
+class ChecksumTable:
+    """Interned checksums: first all *etags*, then all *dates*, in seconds since the Unix epoch."""
+
+    __slots__ = ("_dates", "_made", "dates", "etags")
+
+    def __init__(self, etags: StringTable, dates: Narrow) -> None:
+        self.etags: Final = etags
+        self.dates: Final = dates
+        self._dates = memoryview(dates)
+        self._made: dict[int, Checksum] = {}
+
+    @classmethod
+    def of(cls, checksums: Sequence[Checksum]) -> "ChecksumTable":
+        """Build a table of *checksums*, whose etags come first."""
+        etags = [c.value for c in checksums if isinstance(c, ETag)]
+        dates = [c.seconds for c in checksums if isinstance(c, LastModified)]
+        return cls(StringTable.of(etags), narrow(np.array(dates, np.int64)))
+
+    def __len__(self) -> int:
+        return len(self.etags) + len(self.dates)
+
+    def __getitem__(self, i: int) -> Checksum:
+        """Return the checksum with number *i*."""
+        found = self._made.get(i)
+        if found is None:
+            if len(self._made) >= _DECODED:
+                self._made.clear()
+            date = i - len(self.etags)
+            found = ETag(self.etags[i]) if date < 0 else LastModified(self._dates[date])
+            self._made[i] = found
+        return found
+
+    def __iter__(self) -> Iterator[Checksum]:
+        return (self[i] for i in range(len(self)))
+
+
 class Manifest:
     """The chunk refs of one array that one manifest file holds, as columns of equal length.
 
@@ -161,7 +200,7 @@ class Manifest:
         length: Narrow,
         checksum: Narrow,
         locations: StringTable,
-        checksums: Sequence[Checksum],
+        checksums: ChecksumTable,
         inline: bytes | memoryview,
     ) -> None:
         self.index: Final = index

@@ -6,6 +6,7 @@ byte, as nothing obliges a writer to align them.
 """
 
 import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,13 @@ from vzfs.formats.icechunk.flatbuffer import Buffer
 type Ints = npt.NDArray[np.int64]
 type Bools = npt.NDArray[np.bool_]
 type Words = npt.NDArray[np.uint64]
+type Rows = Ints | Bools | slice
+"""Rows of a column, by number or by mask, or a run of them."""
+
+ALL: Final = slice(None)
+"""All rows."""
+BLOCK: Final = 2**15
+"""Rows that are worked on together."""
 
 
 class Memory:
@@ -75,65 +83,112 @@ class Memory:
         Vectors at one position are one; others are told apart by a hash of their bytes, and then
         compared byte for byte with the one that stands for them, as a hash may be made to collide.
         """
-        positions, shared = np.unique(vectors, return_inverse=True)
-        lengths = self.integers(positions, 4)
-        starts = positions + 4
-        self.check(starts, lengths)
-        if np.any(lengths > max_length):
-            raise corrupt(f"a text of the manifest is longer than {max_length} bytes")
-        self.buffer.charge(int(lengths.sum()))
-        if len(positions) < 2:
-            return starts, lengths, shared
-        hashes = self._hash(starts, lengths)
-        _, first, codes = np.unique(hashes, return_index=True, return_inverse=True)
-        if self._differ(starts, lengths, first[codes]):
-            first, codes = self._sort_out(starts, lengths)
-        return starts[first], lengths[first], codes[shared]
+        # Writers that share no text put one behind the other, before or after those that they have.
+        steps = np.sign(np.diff(vectors))
+        is_shared = len(vectors) > 1 and (steps[0] == 0 or np.any(steps != steps[0]))
+        first, shared = unique(vectors) if is_shared else (ALL, ALL)
+        positions = vectors[first]
+        hashes = np.empty(len(positions), np.uint64)
+        for part in blocks(len(positions)):
+            starts, lengths = positions[part] + 4, self.integers(positions[part], 4)
+            self.check(starts, lengths)
+            if np.any(lengths > max_length):
+                raise corrupt(f"a text of the manifest is longer than {max_length} bytes")
+            self.buffer.charge(int(lengths.sum()))
+            hashes[part] = self._hash(starts, lengths)
+        found, codes = unique(hashes)
+        del hashes
+        if any(
+            self._differ(positions[part], positions[found[codes[part]]])
+            for part in blocks(len(positions))
+        ):
+            found, codes = self._sort_out(positions)
+        positions = positions[found]
+        return positions + 4, self.integers(positions, 4), codes[shared]
 
     def _word(self, starts: Ints, lengths: Ints, at: int) -> Words:
         """Return bytes [at, at + 8) of each vector that is longer than *at*, zeros behind its end."""
-        # What lies in the last seven bytes of the buffer is read from before it and shifted down.
-        wanted = starts + at
-        read = np.minimum(wanted, self.buffer.size - 8)
-        words = self.words(read) >> (8 * (wanted - read)).astype(np.uint64)
-        spare = (8 * np.maximum(8 - (lengths - at), 0)).astype(np.uint64)
-        return words << spare >> spare
+        wanted, last = starts + at, self.buffer.size - 8
+        if wanted.max() > last:
+            # What lies in the last seven bytes of the buffer is read from before it and shifted down.
+            read = np.minimum(wanted, last)
+            words = self.words(read) >> (8 * (wanted - read)).astype(np.uint64)
+        else:
+            words = self.words(wanted)
+        if lengths.min() < at + 8:
+            spare = (8 * np.maximum(8 - (lengths - at), 0)).astype(np.uint64)
+            words = words << spare >> spare
+        return words
 
     def _hash(self, starts: Ints, lengths: Ints) -> Words:
         hashes = lengths.astype(np.uint64)
-        rows = np.arange(len(starts))
-        for at in range(0, int(lengths.max()), 8):
-            rows = rows[lengths[rows] > at]
-            word = self._word(starts[rows], lengths[rows], at)
-            mixed = (hashes[rows] ^ word) * np.uint64(0x9E3779B97F4A7C15)
-            hashes[rows] = mixed ^ mixed >> np.uint64(29)
+        for at, rows in _walk(lengths):
+            mixed = hashes[rows] ^ self._word(starts[rows], lengths[rows], at)
+            mixed *= np.uint64(0x9E3779B97F4A7C15)
+            mixed ^= mixed >> np.uint64(29)
+            hashes[rows] = mixed
         return hashes
 
-    def _differ(self, starts: Ints, lengths: Ints, same: Ints) -> bool:
-        """Whether any vector differs from the one in row *same*."""
-        rows = np.nonzero(same != np.arange(len(same)))[0]
-        if np.any(lengths[rows] != lengths[same[rows]]):
+    def _differ(self, vectors: Ints, others: Ints) -> bool:
+        """Whether any of *vectors* has other bytes than that of *others* in its row."""
+        rows = vectors != others
+        vectors, others = vectors[rows], others[rows]
+        lengths = self.integers(vectors, 4)
+        if np.any(lengths != self.integers(others, 4)):
             return True
-        for at in range(0, int(lengths.max()), 8):
-            rows = rows[lengths[rows] > at]
-            others = same[rows]
+        starts, other_starts = vectors + 4, others + 4
+        for at, rows in _walk(lengths):
             mine = self._word(starts[rows], lengths[rows], at)
-            if np.any(mine != self._word(starts[others], lengths[others], at)):
+            if np.any(mine != self._word(other_starts[rows], lengths[rows], at)):
                 return True
         return False
 
-    def _sort_out(self, starts: Ints, lengths: Ints) -> tuple[Ints, Ints]:
+    def _sort_out(self, vectors: Ints) -> tuple[Ints, Ints]:
         """Tell the vectors apart one by one, for when hashes collide."""
         seen: dict[bytes, int] = {}
         first: list[int] = []
-        codes = np.empty(len(starts), np.int64)
-        for row, (start, length) in enumerate(zip(starts.tolist(), lengths.tolist(), strict=True)):
-            vector = bytes(self.buffer.data[start : start + length])
-            code = seen.setdefault(vector, len(seen))
+        codes = np.empty(len(vectors), np.int64)
+        lengths = self.integers(vectors, 4).tolist()
+        for row, (vector, length) in enumerate(zip(vectors.tolist(), lengths, strict=True)):
+            text = bytes(self.buffer.data[vector + 4 : vector + 4 + length])
+            code = seen.setdefault(text, len(seen))
             if code == len(first):
                 first.append(row)
             codes[row] = code
         return np.array(first, np.int64), codes
+
+
+def _walk(lengths: Ints) -> Iterator[tuple[int, Rows]]:
+    """Yield each multiple of 8 below the largest of *lengths*, and the rows of those that are larger."""
+    if not len(lengths):
+        return
+    low, high = int(lengths.min()), int(lengths.max())
+    for at in range(0, high, 8):
+        yield at, ALL if at < low else np.flatnonzero(lengths > at)
+
+
+def blocks(count: int) -> Iterator[slice]:
+    """Yield slices that cut *count* rows into blocks: what is worked out of one stays in the processor's cache."""
+    for first in range(0, count, BLOCK):
+        yield slice(first, min(first + BLOCK, count))
+
+
+def unique(values: npt.NDArray[np.integer]) -> tuple[Ints, Ints]:
+    """Return the rows in which the distinct *values* stand first, in this order, and which of them each is.
+
+    It is quickest where equal values stand side by side.
+    """
+    heads = np.flatnonzero(np.concatenate(([True], values[1:] != values[:-1]))[: len(values)])
+    if len(heads) == 1:
+        return heads, np.zeros(len(values), np.int64)
+    _, first, codes = np.unique(values[heads], return_index=True, return_inverse=True)
+    order = first.argsort()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    codes = ranks[codes]
+    if len(heads) < len(values):
+        codes = np.repeat(codes, np.diff(heads, append=len(values)))
+    return heads[first[order]], codes
 
 
 def cut(data: bytes | memoryview, starts: Ints, lengths: Ints) -> memoryview:
@@ -167,7 +222,11 @@ class Tables:
         self.memory: Final = memory
         self.positions: Final = positions
         backwards = memory.integers(positions, 4).astype(np.uint32).view(np.int32)
-        vtables, self._vtable = np.unique(positions - backwards, return_inverse=True)
+        places = positions - backwards
+        first, vtable = unique(places)
+        vtables = places[first]
+        # Where all tables share a vtable, a field is at one place in all of them.
+        self._vtable: Ints | int = 0 if len(vtables) == 1 else vtable
         lengths = memory.integers(vtables, 2)
         ends = memory.integers(vtables + 2, 2)
         memory.check(vtables, np.maximum(lengths, 4))
@@ -184,25 +243,33 @@ class Tables:
 
     def has(self, field: int) -> Bools:
         """Return which tables have *field*."""
-        present: Bools = self._offsets[self._vtable, field] > 0
-        return present
+        present = self._offsets[self._vtable, field] > 0
+        return np.broadcast_to(present, self.positions.shape)
 
-    def places(self, field: int, rows: Ints | Bools) -> Ints:
+    def places(self, field: int, rows: Rows) -> Ints:
         """Return the positions of *field* in *rows*, which all have it."""
-        places: Ints = self.positions[rows] + self._offsets[self._vtable[rows], field]
+        vtable = self._vtable if isinstance(self._vtable, int) else self._vtable[rows]
+        places: Ints = self.positions[rows] + self._offsets[vtable, field]
         return places
 
-    def integers(self, field: int, rows: Ints | Bools, width: int) -> Ints:
+    def integers(self, field: int, rows: Rows, width: int) -> Ints:
         """Return integers of at most four bytes, of *rows* that all have *field*."""
         return self.memory.integers(self.places(field, rows), width)
 
     def words(self, field: int) -> Words:
         """Return 64-bit integers of all tables, 0 where *field* is absent."""
+        present = chosen(self.has(field))
+        if isinstance(present, slice):
+            return self.memory.words(self.places(field, present))
         values = np.zeros(len(self.positions), np.uint64)
-        present = self.has(field)
         values[present] = self.memory.words(self.places(field, present))
         return values
 
-    def vectors(self, field: int, rows: Ints | Bools) -> Ints:
+    def vectors(self, field: int, rows: Rows) -> Ints:
         """Return where the vectors of *field* are, of *rows* that all have it."""
         return self.memory.follow(self.places(field, rows))
+
+
+def chosen(mask: Bools) -> Rows:
+    """Return the rows that *mask* has, as a slice where it has them all."""
+    return ALL if mask.all() else np.flatnonzero(mask)

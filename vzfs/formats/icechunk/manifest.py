@@ -5,14 +5,28 @@ is asked for is checked entirely: each ref has one kind, lies where a 63-bit off
 the only one of its chunk.
 """
 
-from collections.abc import Mapping, Sequence
+import bisect
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import zstandard
 
 from vzfs.errors import FormatError
-from vzfs.formats.icechunk.columns import Bools, Ints, Memory, Tables, cut
+from vzfs.formats.icechunk.columns import (
+    ALL,
+    Bools,
+    Ints,
+    Memory,
+    Rows,
+    Tables,
+    blocks,
+    chosen,
+    cut,
+    unique,
+)
 from vzfs.formats.icechunk.envelope import (
     MAX_PAYLOAD,
     FileType,
@@ -22,11 +36,13 @@ from vzfs.formats.icechunk.envelope import (
 )
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.ids import NODE_ID_LENGTH, OBJECT_ID_LENGTH, encode_id, encode_ids
-from vzfs.model.location import MAX_LOCATION_LENGTH, Checksum, ETag, LastModified
+from vzfs.model.location import MAX_LOCATION_LENGTH
 from vzfs.model.manifest import (
     MAX_FLAT_INDEX,
+    ChecksumTable,
     ChunkKind,
     Manifest,
+    Narrow,
     StringTable,
     ascending,
     narrow,
@@ -53,6 +69,15 @@ coordinates."""
 _INDEX, _INLINE, _OFFSET, _LENGTH, _CHUNK_ID, _LOCATION, _ETAG, _MODIFIED, _COMPRESSED = range(9)
 _WIDTHS: Final = (4, 4, 8, 8, OBJECT_ID_LENGTH, 4, 4, 4, 4)
 
+_KIND_OF: Final = {
+    _INLINE: ChunkKind.INLINE,
+    _CHUNK_ID: ChunkKind.NATIVE,
+    _LOCATION: ChunkKind.VIRTUAL,
+    _COMPRESSED: ChunkKind.VIRTUAL,
+}
+"""The fields of which a ref has one."""
+_KINDS: Final = np.array([_KIND_OF.get(field, 0) for field in range(len(_WIDTHS))], np.uint8)
+
 
 def decode_manifest(
     data: bytes | memoryview,
@@ -76,12 +101,12 @@ def decode_manifest(
         raise corrupt(f"the manifest should be {expected_id} and is {id_}")
     memory = Memory(buffer)
     nodes = list(wanted)
-    positions, owners = _ref_positions(memory, root, nodes)
     lattice = _Lattice([wanted[node] for node in nodes])
-    positions, owners, index = _select(memory, positions, owners, lattice)
-    columns = _Columns(Tables(memory, positions, _WIDTHS), index, _locations_decoder(root))
-    bounds = np.searchsorted(owners, np.arange(len(nodes) + 1)).tolist()
-    return {node: columns.manifest(slice(bounds[i], bounds[i + 1])) for i, node in enumerate(nodes)}
+    columns = _Columns(memory, len(nodes))
+    for positions, owners in _refs(memory, root, nodes):
+        columns.add(*_select(memory, positions, owners, lattice))
+    manifests = columns.manifests(_locations_decoder(root))
+    return dict(zip(nodes, manifests, strict=True))
 
 
 def _check_wanted(wanted: Mapping[bytes, WantedArray]) -> None:
@@ -94,11 +119,11 @@ def _check_wanted(wanted: Mapping[bytes, WantedArray]) -> None:
             raise corrupt("a manifest covers another number of dimensions than the array has")
 
 
-def _ref_positions(memory: Memory, root: Table, nodes: Sequence[bytes]) -> tuple[Ints, Ints]:
-    """Return where the refs of *nodes* are, and the number of the node of each; ordered by node."""
+def _refs(memory: Memory, root: Table, nodes: Sequence[bytes]) -> Iterator[tuple[Ints, Ints]]:
+    """Yield where refs of *nodes* are, and the number of the node of each, block by block; ordered by node."""
     buffer = memory.buffer
     numbers = {node: i for i, node in enumerate(nodes)}
-    found: dict[int, Ints] = {}
+    found: dict[int, tuple[int, int]] = {}
     for array in root.required_tables(1):
         number = numbers.get(array.required_fixed(0, NODE_ID_LENGTH))
         if number is None:
@@ -108,13 +133,15 @@ def _ref_positions(memory: Memory, root: Table, nodes: Sequence[bytes]) -> tuple
         start, count = array.required_vector(1, 4)
         if count > buffer.size // _MIN_REF:
             raise corrupt("the manifest says it has more refs than fit into it")
-        offsets = np.frombuffer(buffer.data, "<u4", count, start).astype(np.int64)
-        found[number] = start + 4 * np.arange(count, dtype=np.int64) + offsets
-    order = sorted(found)
-    empty = np.empty(0, np.int64)
-    positions = np.concatenate([empty, *(found[number] for number in order)])
-    owners = np.repeat(np.array(order, np.int64), [len(found[number]) for number in order])
-    return positions, owners
+        found[number] = start, count
+    owners = np.array(sorted(found), np.int64)
+    starts, counts = (np.array([found[i][k] for i in owners.tolist()], np.int64) for k in (0, 1))
+    ends = counts.cumsum()
+    for block in blocks(int(counts.sum())):
+        rows = np.arange(block.start, block.stop)
+        owner = ends.searchsorted(rows, "right")
+        vectors = starts[owner] + 4 * (rows - (ends - counts)[owner])
+        yield vectors + memory.integers(vectors, 4), owners[owner]
 
 
 class _Lattice:
@@ -149,23 +176,26 @@ class _Lattice:
 
 def _select(
     memory: Memory, positions: Ints, owners: Ints, lattice: _Lattice
-) -> tuple[Ints, Ints, Ints]:
-    """Return positions, owners and flat indices of the refs that are wanted, sorted."""
+) -> tuple[Tables, Ints, Ints]:
+    """Return the refs that are wanted, their owners and flat indices, in the order of the file."""
     refs = Tables(memory, positions, _WIDTHS)
     if not refs.has(_INDEX).all():
         raise corrupt("a chunk ref of the manifest has no coordinates")
-    vectors = refs.vectors(_INDEX, np.ones(len(positions), np.bool_))
+    vectors = refs.vectors(_INDEX, ALL)
     ranks = memory.integers(vectors, 4)
     if np.any(ranks != lattice.ranks[owners]):
         raise corrupt("a chunk ref has another number of coordinates than its array dimensions")
     memory.check(vectors, 4 + 4 * ranks)
     memory.buffer.charge(int((4 + 4 * ranks).sum()))
+    # Most blocks are of one array, whose row of each table is then taken for all.
+    one = int(owners[0]) if owners[0] == owners[-1] else None
     inside = np.ones(len(positions), np.bool_)
-    covered = lattice.exists[:, owners]
+    covered = np.empty((len(lattice.exists), len(positions)), np.bool_)
+    covered[:] = lattice.exists[:, owners]
     flat = np.zeros(len(positions), np.int64)
     for axis in range(lattice.ndim):
-        rows = np.nonzero(ranks > axis)[0]
-        owner = owners[rows]
+        rows = chosen(ranks > axis)
+        owner = owners[rows] if one is None else one
         coordinates = memory.integers(vectors[rows] + 4 + 4 * axis, 4)
         inside[rows] &= coordinates < lattice.shapes[owner, axis]
         for region in range(len(covered)):
@@ -175,18 +205,9 @@ def _select(
         flat[rows] += coordinates * lattice.strides[owner, axis]
     keep = inside & covered.any(axis=0)
     if not keep.all():
-        positions, owners, flat = positions[keep], owners[keep], flat[keep]
-    if not _ascending(owners, flat):
-        order = np.lexsort((flat, owners))
-        positions, owners, flat = positions[order], owners[order], flat[order]
-        if not _ascending(owners, flat):
-            raise corrupt("the manifest has two refs for one chunk")
-    return positions, owners, flat
-
-
-def _ascending(owners: Ints, flat: Ints) -> bool:
-    same_array = owners[1:] == owners[:-1]
-    return not np.any(same_array & (flat[1:] <= flat[:-1]))
+        refs = Tables(memory, positions[keep], _WIDTHS)
+        owners, flat = owners[keep], flat[keep]
+    return refs, owners, flat
 
 
 class _LocationsDecoder:
@@ -234,104 +255,184 @@ def _locations_decoder(root: Table) -> _LocationsDecoder:
     return _LocationsDecoder(root.blob(2), root.u8(3, default=1))
 
 
-class _Columns:
-    """The columns of the refs of all wanted arrays, one array after another."""
+class _Pieces:
+    """A column that grows block by block, each as narrow as it can be."""
 
-    def __init__(self, refs: Tables, index: Ints, decoder: _LocationsDecoder) -> None:
-        self._memory = refs.memory
-        self._index = index
-        n = len(index)
-        inline, native = refs.has(_INLINE), refs.has(_CHUNK_ID)
-        plain, packed = refs.has(_LOCATION), refs.has(_COMPRESSED)
-        kinds = inline.astype(np.int8) + native + plain + packed
+    def __init__(self) -> None:
+        self._pieces: list[Narrow] = []
+
+    def add(self, values: npt.NDArray[np.integer]) -> None:
+        """Add *values*, which are not negative."""
+        self._pieces.append(narrow(values))
+
+    def joined(self) -> Narrow:
+        """Return the whole column, and hold it no longer."""
+        joined: Narrow = np.concatenate([np.empty(0, np.uint8), *self._pieces])
+        self._pieces = []
+        return joined
+
+
+class _Columns:
+    """The columns of the refs of *arrays* arrays, gathered block by block, one array after another."""
+
+    def __init__(self, memory: Memory, arrays: int) -> None:
+        self._memory = memory
+        self._counts = np.zeros(arrays, np.int64)
+        self._index, self._offset, self._length = _Pieces(), _Pieces(), _Pieces()
+        # By which field a ref says where its chunk is, and by which its checksum (0 for none); then
+        # what these fields hold: where a vector or an id is, or a date.
+        self._source, self._mark = _Pieces(), _Pieces()
+        self._held = {
+            field: _Pieces() for field in (_CHUNK_ID, _LOCATION, _COMPRESSED, _ETAG, _MODIFIED)
+        }
+
+    def add(self, refs: Tables, owners: Ints, index: Ints) -> None:
+        """Add *refs*, behind those of the block before."""
+        source, kinds = np.zeros(len(index), np.uint8), np.zeros(len(index), np.uint8)
+        for field in _KIND_OF:
+            rows = chosen(refs.has(field))
+            source[rows] = field
+            kinds[rows] += 1
         if np.any(kinds != 1):
             raise corrupt("a chunk ref of the manifest has no kind, or several")
-        self._kind = np.full(n, ChunkKind.VIRTUAL, np.uint8)
-        self._kind[inline] = ChunkKind.INLINE
-        self._kind[native] = ChunkKind.NATIVE
-        self._offset, self._length = _ranges(refs)
-        self._read_inline(refs, inline)
-        self._location = np.zeros(n, np.int64)
-        self._strings = _Strings()
-        self._read_native(refs, native)
-        self._read_plain(refs, plain)
-        self._read_packed(refs, packed, decoder)
-        self._checksum = np.zeros(n, np.int64)
-        self._checksums: list[Checksum] = []
-        self._read_checksums(refs, plain | packed)
+        offset, length = _ranges(refs)
+        inline = source == _INLINE
+        if inline.any():
+            offset[inline], length[inline] = self._inline(refs, inline)
+        virtual = (source == _LOCATION) | (source == _COMPRESSED)
+        tagged = virtual & refs.has(_ETAG)
+        dated = np.flatnonzero(virtual & ~tagged & refs.has(_MODIFIED))
+        seconds = refs.integers(_MODIFIED, dated, 4)
+        mark = np.zeros(len(index), np.uint8)
+        mark[tagged] = _ETAG
+        mark[dated[seconds > 0]] = _MODIFIED
+        for field in (_LOCATION, _COMPRESSED):
+            self._held[field].add(refs.vectors(field, chosen(source == field)))
+        self._held[_CHUNK_ID].add(refs.places(_CHUNK_ID, chosen(source == _CHUNK_ID)))
+        self._held[_ETAG].add(refs.vectors(_ETAG, chosen(tagged)))
+        self._held[_MODIFIED].add(seconds[seconds > 0])
+        self._index.add(index)
+        self._offset.add(offset)
+        self._length.add(length)
+        self._source.add(source)
+        self._mark.add(mark)
+        self._counts += np.bincount(owners, minlength=len(self._counts))
 
-    def _read_inline(self, refs: Tables, rows: Bools) -> None:
+    def _inline(self, refs: Tables, rows: Bools) -> tuple[Ints, Ints]:
+        """Return where inline bytes are in the file, and how many."""
         vectors = refs.vectors(_INLINE, rows)
         lengths = self._memory.integers(vectors, 4)
         self._memory.check(vectors + 4, lengths)
         self._memory.buffer.charge(int(lengths.sum()))
-        self._offset[rows] = vectors + 4
-        self._length[rows] = lengths
+        return vectors + 4, lengths
 
-    def _read_native(self, refs: Tables, rows: Bools) -> None:
-        ids = self._memory.fixed(refs.places(_CHUNK_ID, rows), OBJECT_ID_LENGTH)
-        text = encode_ids(ids)
-        prefix = np.broadcast_to(np.frombuffer(CHUNKS, np.uint8), (len(text), len(CHUNKS)))
-        keys = np.concatenate([prefix, text], axis=1)
-        first = self._strings.add(keys.tobytes(), np.full(len(keys), keys.shape[1], np.int64))
-        self._location[rows] = first + np.arange(len(keys))
+    def manifests(self, decoder: _LocationsDecoder) -> Iterator[Manifest]:
+        """Yield the manifest of each array."""
+        source, mark = self._source.joined(), self._mark.joined()
+        strings = _Strings()
+        location = self._locations(source, strings, decoder)
+        etags = _Strings()
+        checksum, dates = self._checksums(mark, etags)
+        index, offset, length = (p.joined() for p in (self._index, self._offset, self._length))
+        ends = self._counts.cumsum().tolist()
+        for start, end in itertools.pairwise([0, *ends]):
+            rows: Rows = slice(start, end)
+            part = index[rows]
+            if not np.all(part[1:] > part[:-1]):
+                order = part.argsort(kind="stable")
+                part, rows = part[order], start + order
+                if not np.all(part[1:] > part[:-1]):
+                    raise corrupt("the manifest has two refs for one chunk")
+            # The only array has all there is, numbered as it is.
+            is_all = end - start == len(index)
+            inline, marked = source[rows] == _INLINE, mark[rows] > 0
+            offsets, contents = self._own_inline(inline, offset[rows], length[rows])
+            locations, used = _renumbered(location[rows], ~inline, is_all=is_all)
+            marks, known = _renumbered(checksum[rows], marked, is_all=is_all)
+            yield Manifest(
+                index=ascending(part),
+                kind=narrow(_KINDS[source[rows]]),
+                location=narrow(locations),
+                offset=narrow(offsets),
+                length=narrow(length[rows]),
+                checksum=narrow(np.where(marked, marks + np.uint32(1), np.uint32(0))),
+                locations=strings.table(used),
+                checksums=_checksums(etags, dates, known),
+                inline=contents,
+            )
 
-    def _read_plain(self, refs: Tables, rows: Bools) -> None:
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_LOCATION, rows), _MAX_TEXT)
-        text = self._memory.cut(starts, lengths)
-        self._location[rows] = self._strings.add(text, lengths) + codes
+    def _own_inline(
+        self, inline: Bools, offset: Narrow, length: Narrow
+    ) -> tuple[Narrow | Ints, bytes | memoryview]:
+        """Return offsets in which those of inline chunks count in their own bytes, and these bytes."""
+        if not inline.any():
+            return offset, b""
+        own, lengths = offset.astype(np.int64), length[inline].astype(np.int64)
+        contents = self._memory.cut(own[inline], lengths)
+        own[inline] = lengths.cumsum() - lengths
+        return own, contents
 
-    def _read_packed(self, refs: Tables, rows: Bools, decoder: _LocationsDecoder) -> None:
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_COMPRESSED, rows), _MAX_TEXT)
-        if not len(starts):
-            return
-        unpacked = decoder.decode(self._memory, starts, lengths)
-        sizes = np.array([len(text) for text in unpacked], np.int64)
-        self._location[rows] = self._strings.add(b"".join(unpacked), sizes) + codes
+    def _locations(
+        self, source: Narrow, strings: "_Strings", decoder: _LocationsDecoder
+    ) -> npt.NDArray[np.uint32]:
+        """Return for each ref the number of its location, which goes into *strings*."""
+        location = np.zeros(len(source), np.uint32)
+        places = self._held[_CHUNK_ID].joined()
+        natives = np.arange(len(places))
+        location[source == _CHUNK_ID] = natives
+        for block in blocks(len(places)):
+            text = encode_ids(self._memory.fixed(places[block].astype(np.int64), OBJECT_ID_LENGTH))
+            prefix = np.broadcast_to(np.frombuffer(CHUNKS, np.uint8), (len(text), len(CHUNKS)))
+            keys = np.concatenate([prefix, text], axis=1)
+            strings.add(keys.tobytes(), np.full(len(keys), keys.shape[1], np.int64))
+        starts, lengths, codes = self._texts(_LOCATION)
+        location[source == _LOCATION] = strings.count + codes
+        strings.add(self._memory.cut(starts, lengths), lengths)
+        starts, lengths, codes = self._texts(_COMPRESSED)
+        location[source == _COMPRESSED] = strings.count + codes
+        for block in blocks(len(starts)):
+            unpacked = decoder.decode(self._memory, starts[block], lengths[block])
+            strings.add(b"".join(unpacked), np.array([len(text) for text in unpacked], np.int64))
+        return location
 
-    def _read_checksums(self, refs: Tables, virtual: Bools) -> None:
-        tagged = virtual & refs.has(_ETAG)
-        starts, lengths, codes = self._memory.distinct(refs.vectors(_ETAG, tagged), _MAX_TEXT)
-        for start, length in zip(starts.tolist(), lengths.tolist(), strict=True):
-            raw = self._memory.buffer.data[start : start + length]
-            try:
-                self._checksums.append(ETag(str(raw, "utf-8")))
-            except UnicodeDecodeError:
-                raise _not_utf8() from None
-        self._checksum[tagged] = codes + 1
-        dated = np.nonzero(virtual & ~tagged & refs.has(_MODIFIED))[0]
-        seconds = refs.integers(_MODIFIED, dated, 4)
-        dated, seconds = dated[seconds > 0], seconds[seconds > 0]
-        distinct, codes = np.unique(seconds, return_inverse=True)
-        self._checksum[dated] = codes + 1 + len(self._checksums)
-        self._checksums.extend(map(LastModified, distinct.tolist()))
+    def _checksums(self, mark: Narrow, etags: "_Strings") -> tuple[npt.NDArray[np.uint32], Narrow]:
+        """Return for each ref the number of its checksum, where it has one, and all dates.
 
-    def manifest(self, rows: slice) -> Manifest:
-        """Return the manifest of the array whose refs are in *rows*."""
-        kind = self._kind[rows]
-        offset, length = self._offset[rows].copy(), self._length[rows].copy()
-        inline = kind == ChunkKind.INLINE
-        inline_bytes = self._memory.cut(offset[inline], length[inline])
-        offset[inline] = np.cumsum(length[inline]) - length[inline]
-        location = np.zeros(len(kind), np.uint32)
-        used, codes = np.unique(self._location[rows][~inline], return_inverse=True)
-        location[~inline] = codes
-        checksum = self._checksum[rows]
-        marked = checksum > 0
-        marks, codes = np.unique(checksum[marked], return_inverse=True)
-        checksum_column = np.zeros(len(kind), np.uint32)
-        checksum_column[marked] = codes + 1
-        return Manifest(
-            index=ascending(self._index[rows]),
-            kind=narrow(kind),
-            location=narrow(location),
-            offset=narrow(offset),
-            length=narrow(length),
-            checksum=narrow(checksum_column),
-            locations=self._strings.table(used),
-            checksums=tuple(self._checksums[mark - 1] for mark in marks.tolist()),
-            inline=inline_bytes,
-        )
+        Their numbers follow those of the etags, which go into *etags*.
+        """
+        checksum = np.zeros(len(mark), np.uint32)
+        starts, lengths, codes = self._texts(_ETAG)
+        etags.add(self._memory.cut(starts, lengths), lengths)
+        checksum[mark == _ETAG] = codes
+        seconds = self._held[_MODIFIED].joined()
+        first, codes = unique(seconds)
+        checksum[mark == _MODIFIED] = codes + etags.count
+        return checksum, seconds[first]
+
+    def _texts(self, field: int) -> tuple[Ints, Ints, Ints]:
+        """Return what `Memory.distinct` says of the vectors of *field*."""
+        return self._memory.distinct(self._held[field].joined().astype(np.int64), _MAX_TEXT)
+
+
+def _checksums(etags: "_Strings", dates: Narrow, used: list[int] | None) -> ChecksumTable:
+    """Return a table of the checksums with the numbers *used*, ascending; of all for None."""
+    if used is None:
+        return ChecksumTable(etags.table(None), narrow(dates))
+    first = bisect.bisect_left(used, etags.count)
+    kept = np.array(used[first:], np.int64) - etags.count
+    return ChecksumTable(etags.table(used[:first]), narrow(dates[kept]))
+
+
+def _renumbered(
+    codes: npt.NDArray[np.uint32], counted: Bools, *, is_all: bool
+) -> tuple[npt.NDArray[np.uint32], list[int] | None]:
+    """Return *codes* without gaps, where they are *counted*, and which of them they are; None for all."""
+    if is_all:
+        return codes, None
+    used, without_gaps = np.unique(codes[counted], return_inverse=True)
+    renumbered = np.zeros(len(codes), np.uint32)
+    renumbered[counted] = without_gaps
+    return renumbered, used.tolist()
 
 
 def _ranges(refs: Tables) -> tuple[Ints, Ints]:
@@ -344,17 +445,16 @@ def _ranges(refs: Tables) -> tuple[Ints, Ints]:
 
 
 class _Strings:
-    """Locations as they are found: UTF-8 text and where each begins."""
+    """Locations as they are found: UTF-8 text, and the size of each."""
 
     def __init__(self) -> None:
         self._parts: list[bytes | memoryview] = []
-        self._sizes: list[Ints] = []
-        self._count = 0
+        self._sizes: list[Ints] = [np.empty(0, np.int64)]
+        self.count = 0
 
-    def add(self, text: bytes | memoryview, sizes: Ints) -> int:
-        """Add strings of the given *sizes*; return the number of the first."""
-        starts = np.cumsum(sizes) - sizes
-        heads = np.frombuffer(text, np.uint8)[starts[sizes > 0]]
+    def add(self, text: bytes | memoryview, sizes: Ints) -> None:
+        """Add strings of the given *sizes*, numbered from *count* on."""
+        heads = np.frombuffer(text, np.uint8)[(sizes.cumsum() - sizes)[sizes > 0]]
         try:
             str(text, "utf-8")
         except UnicodeDecodeError:
@@ -362,25 +462,20 @@ class _Strings:
         # Text that is valid as a whole is valid in parts if none begins inside a character.
         if np.any(heads & 0xC0 == 0x80):
             raise _not_utf8()
-        first = self._count
         self._parts.append(text)
         self._sizes.append(sizes)
-        self._count += len(sizes)
-        return first
+        self.count += len(sizes)
 
-    def table(self, rows: Ints) -> StringTable:
-        """Return a table of the strings in *rows*, ascending."""
-        if len(self._parts) > 1:
-            self._parts = [b"".join(self._parts)]
-            self._sizes = [np.concatenate(self._sizes)]
-        sizes = self._sizes[0]
-        starts = np.cumsum(sizes) - sizes
-        chosen = sizes[rows]
-        offsets = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(chosen, out=offsets[1:])
-        whole = self._parts[0]
-        text = whole if len(rows) == self._count else cut(whole, starts[rows], chosen)
-        return StringTable(ascending(offsets), text)
+    def table(self, used: Sequence[int] | None) -> StringTable:
+        """Return a table of the strings with the numbers *used*, ascending; of all for None."""
+        if len(self._sizes) > 1:
+            self._parts, self._sizes = [b"".join(self._parts)], [np.concatenate(self._sizes)]
+        text, sizes = self._parts[0], self._sizes[0]
+        if used is not None:
+            starts = sizes.cumsum() - sizes
+            sizes = sizes[used]
+            text = cut(text, starts[used], sizes)
+        return StringTable(ascending(np.concatenate(([0], sizes.cumsum()))), text)
 
 
 def _too_long() -> FormatError:
