@@ -31,6 +31,9 @@ MAX_NAME: Final = 255
 """Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
 MAX_LISTINGS: Final = 16
 """Nodes whose lines are kept for listings under way."""
+MAX_KNOWN: Final = 16_384
+"""Files of which is remembered what was found out: between looking a name up and reading it, nothing
+is looked for again."""
 _FIRST_CHUNK: Final = 2**20
 """Where the listing positions of chunk keys begin; documents and child nodes come before."""
 XATTR_PREFIX: Final = "user.vzfs."
@@ -95,6 +98,8 @@ class Filesystem:
         self._chunks = chunks
         self._tree = Tree(checkout.snapshot)
         self._inodes = Inodes(self._tree)
+        self._known: dict[int, Attrs] = {}
+        self._found: dict[int, ChunkRef] = {}
         # A listing comes in many pages; its lines are made once.
         self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
 
@@ -112,7 +117,9 @@ class Filesystem:
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
-        attrs = self._attrs_of(self._inodes.entry(inode))
+        attrs = self._known.get(inode)
+        if attrs is None:
+            attrs = self._attrs_of(self._inodes.entry(inode))
         if attrs is None:
             raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
         return attrs
@@ -136,17 +143,17 @@ class Filesystem:
                     else None
                 )
             case Chunk(node, coords):
-                refs = self._refs(node, coords)
+                inode, refs = self._inodes.number(entry), self._refs(node, coords)
                 try:
-                    ref = refs.find(coords)
+                    length = refs.length_of(coords)
                 except VzfsError:
                     size = refs.array.grid.max_chunk_nbytes
-                    return Attrs(
-                        self._inodes.number(entry), is_dir=False, size=size, is_certain=False
-                    )
-                if ref is None:
+                    return Attrs(inode, is_dir=False, size=size, is_certain=False)
+                if length is None:
                     return None
-                return Attrs(self._inodes.number(entry), is_dir=False, size=ref.length)
+                attrs = Attrs(inode, is_dir=False, size=length)
+                _remember(self._known, inode, attrs)
+                return attrs
 
     def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
         """Return the chunk refs of an array, which know those below *prefix*. Raises NotLoaded."""
@@ -261,10 +268,14 @@ class Filesystem:
 
         Raises NotLoaded, AccessDenied, or what keeps the manifest from loading.
         """
-        entry = self._inodes.entry(inode)
-        if isinstance(entry, Chunk):
-            return self._chunks.peek(self._chunk(entry), offset, size)
-        return self._document(entry)[offset : offset + size]
+        ref = self._found.get(inode)
+        if ref is None:
+            entry = self._inodes.entry(inode)
+            if not isinstance(entry, Chunk):
+                return self._document(entry)[offset : offset + size]
+            ref = self._chunk(entry)
+            _remember(self._found, inode, ref)
+        return self._chunks.peek(ref, offset, size)
 
     async def read(
         self, inode: int, offset: int, size: int, *, reader: int = 0
@@ -414,6 +425,12 @@ class Filesystem:
             return await self._chunks.is_cached(ref)
         except VzfsError:
             return False
+
+
+def _remember[V](table: dict[int, V], inode: int, value: V) -> None:
+    if len(table) >= MAX_KNOWN:
+        table.clear()
+    table[inode] = value
 
 
 def _no_attribute(name: str) -> NameProblem:
