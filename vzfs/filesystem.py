@@ -31,6 +31,9 @@ MAX_NAME: Final = 255
 """Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
 MAX_LISTINGS: Final = 16
 """Nodes whose lines are kept for listings under way."""
+MAX_KNOWN: Final = 16_384
+"""Files of which is remembered what was found out: between looking a name up and reading it, nothing
+is looked for again."""
 _FIRST_CHUNK: Final = 2**20
 """Where the listing positions of chunk keys begin; documents and child nodes come before."""
 XATTR_PREFIX: Final = "user.vzfs."
@@ -85,6 +88,14 @@ class Totals:
     files: int
 
 
+class _Found(NamedTuple):
+    """A chunk that is being read."""
+
+    refs: ArrayRefs
+    coords: tuple[int, ...]
+    ref: ChunkRef
+
+
 class Filesystem:
     """One checkout as a read-only file system."""
 
@@ -98,6 +109,8 @@ class Filesystem:
         self._ahead = ahead
         self._tree = Tree(checkout.snapshot)
         self._inodes = Inodes(self._tree)
+        self._known: dict[int, Attrs] = {}
+        self._found: dict[int, _Found] = {}
         # A listing comes in many pages; its lines are made once.
         self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
 
@@ -115,7 +128,9 @@ class Filesystem:
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
-        attrs = self._attrs_of(self._inodes.entry(inode))
+        attrs = self._known.get(inode)
+        if attrs is None:
+            attrs = self._attrs_of(self._inodes.entry(inode))
         if attrs is None:
             raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
         return attrs
@@ -139,17 +154,17 @@ class Filesystem:
                     else None
                 )
             case Chunk(node, coords):
-                refs = self._refs(node, coords)
+                inode, refs = self._inodes.number(entry), self._refs(node, coords)
                 try:
-                    ref = refs.find(coords)
+                    length = refs.length_of(coords)
                 except VzfsError:
                     size = refs.array.grid.max_chunk_nbytes
-                    return Attrs(
-                        self._inodes.number(entry), is_dir=False, size=size, is_certain=False
-                    )
-                if ref is None:
+                    return Attrs(inode, is_dir=False, size=size, is_certain=False)
+                if length is None:
                     return None
-                return Attrs(self._inodes.number(entry), is_dir=False, size=ref.length)
+                attrs = Attrs(inode, is_dir=False, size=length)
+                _remember(self._known, inode, attrs)
+                return attrs
 
     def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
         """Return the chunk refs of an array, which know those below *prefix*. Raises NotLoaded."""
@@ -264,11 +279,14 @@ class Filesystem:
 
         Raises NotLoaded, AccessDenied, or what keeps the manifest from loading.
         """
-        entry = self._inodes.entry(inode)
-        if not isinstance(entry, Chunk):
-            return self._document(entry)[offset : offset + size]
-        refs, ref = self._chunk(entry)
-        coords = entry.coords
+        found = self._found.get(inode)
+        if found is None:
+            entry = self._inodes.entry(inode)
+            if not isinstance(entry, Chunk):
+                return self._document(entry)[offset : offset + size]
+            found = self._chunk(entry)
+            _remember(self._found, inode, found)
+        refs, coords, ref = found
         block = self._ahead.block(refs, coords, ref, offset)
         beside = near(refs, coords, ref)
         data = self._chunks.peek(ref, offset, size, near=beside, block=block)
@@ -284,9 +302,9 @@ class Filesystem:
         entry = self._inodes.entry(inode)
         if not isinstance(entry, Chunk):
             return self._document(entry)[offset : offset + size]
-        refs, ref = await settle(self._chunk, entry)
-        block = self._ahead.block(refs, entry.coords, ref, offset)
-        beside = near(refs, entry.coords, ref)
+        refs, coords, ref = await settle(self._chunk, entry)
+        block = self._ahead.block(refs, coords, ref, offset)
+        beside = near(refs, coords, ref)
         return await self._chunks.read(ref, offset, size, near=beside, block=block)
 
     def _document(self, entry: Entry) -> bytes:
@@ -294,16 +312,13 @@ class Filesystem:
             return self._tree.document(entry)
         raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
 
-    def _chunk(self, entry: Chunk) -> tuple[ArrayRefs, ChunkRef]:
-        """Return the refs of an array, and that of a chunk that was found by its name.
-
-        Raises NotLoaded, and as `find` does.
-        """
+    def _chunk(self, entry: Chunk) -> "_Found":
+        """Return a chunk that was found by its name. Raises NotLoaded, and as `find` does."""
         refs = self._refs(entry.node, entry.coords)
         ref = refs.find(entry.coords)
         if ref is None:
             raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
-        return refs, ref
+        return _Found(refs, entry.coords, ref)
 
     # -- other rules ---------------------------------------------------------------------------
 
@@ -327,7 +342,7 @@ class Filesystem:
             entry = self._inodes.entry(inode)
             if not isinstance(entry, Chunk):
                 return True
-            _, ref = await settle(self._chunk, entry)
+            ref = (await settle(self._chunk, entry)).ref
         except VzfsError:
             return False
         return read_alike(ref, before, self._access)
@@ -371,11 +386,11 @@ class Filesystem:
         if not isinstance(entry, Chunk):
             raise _no_attribute(CACHED)
         try:
-            refs, ref = await settle(self._chunk, entry)
+            refs, coords, ref = await settle(self._chunk, entry)
         except VzfsError:
             raise _no_attribute(CACHED) from None
-        block = self._ahead.block(refs, entry.coords, ref)
-        beside = near(refs, entry.coords, ref)
+        block = self._ahead.block(refs, coords, ref)
+        beside = near(refs, coords, ref)
         try:
             is_cached = await self._chunks.is_cached(ref, near=beside, block=block)
         except VzfsError:
@@ -430,6 +445,12 @@ class Filesystem:
         if container is not None:
             about["container"] = container.name or container.url_prefix
         return about
+
+
+def _remember[V](table: dict[int, V], inode: int, value: V) -> None:
+    if len(table) >= MAX_KNOWN:
+        table.clear()
+    table[inode] = value
 
 
 def _no_attribute(name: str) -> NameProblem:
