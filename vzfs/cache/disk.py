@@ -149,6 +149,14 @@ class DiskCache:
             self._bytes_read += key.length
         return data
 
+    def holds(self, key: EntryKey, shelf: str = "") -> bool:
+        """Whether `peek` is likely to find *key*. Counts as no use. Never raises."""
+        if key in self._unwritten:
+            return True
+        if not _is_shelved(key, shelf) or self._health.is_off:
+            return False
+        return self._library.knows(shelf_path(SEGMENTS, shelf), entry_digest(key))
+
     async def get(self, key: EntryKey, shelf: str = "") -> Data | None:
         """Return the bytes of *key*, or None for every reason not to have them. Never raises."""
         data = self.peek(key, shelf)

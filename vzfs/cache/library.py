@@ -79,6 +79,12 @@ class Library:
 
     # -- reading -------------------------------------------------------------------------------
 
+    def knows(self, path: str, digest: bytes) -> bool:
+        """Whether the entry of *digest* can be read without looking for it, as far as is known."""
+        shelf = self._shelves.get(path)
+        found = shelf.find(digest) if shelf else None
+        return found is not None and found[0].descriptor is not None
+
     def at_once(self, path: str, digest: bytes, length: int) -> memoryview | None:
         """Return the entry of *digest*, if it is found and read without waiting; valid until the next call.
 

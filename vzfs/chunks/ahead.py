@@ -70,12 +70,6 @@ class AheadStatistics:
     streams: int
 
 
-class _Unread(NamedTuple):
-    piece: Piece
-    length: int
-    since: float
-
-
 class _Course:
     """The walks through one array, and how many bytes they may be ahead of their readers.
 
@@ -90,6 +84,15 @@ class _Course:
         self.unread = 0
         self.length = float(length)
         self.waiting: dict[tuple[int, ...], None] = {}
+
+
+class _Unread(NamedTuple):
+    """A piece that was got ahead of the walks of *course*, *since* a time of trio's clock."""
+
+    piece: Piece
+    length: int
+    since: float
+    course: _Course
 
 
 class _Stream:
@@ -111,7 +114,7 @@ class ReadAhead:
         self._budget = budget
         self._courses: OrderedDict[bytes, _Course] = OrderedDict()
         self._unread: OrderedDict[Key, _Unread] = OrderedDict()
-        self._held = 0
+        self._held = self._busy = 0
         self._streams: OrderedDict[Key, _Stream] = OrderedDict()
         self._is_whole: OrderedDict[Key, bool] = OrderedDict()
         self._sent = self._read = self._awaited = self._dropped = 0
@@ -179,23 +182,25 @@ class ReadAhead:
             self._courses.move_to_end(array.id)
         unread = self._unread.pop((array.id, coords), None)
         if unread is not None:
-            self._arrive(course, unread)
+            self._arrive(unread)
         waiting = course.waiting
         waiting.pop(coords, None)
         course.length += (ref.length - course.length) * LEARNING
         length = max(int(course.length), 1)
-        limit = min(max(course.reach // length, FEWEST), self._share() // length, MOST)
+        limit = min(
+            max(course.reach // length, FEWEST), self._budget // max(self._busy, 1) // length, MOST
+        )
         following = course.walks.touch(coords, limit)
         if following:
             waiting.update(dict.fromkeys(following))
         if waiting and (following or self._budget - self._held >= BATCH * length):
             self._send_for(refs, course)
 
-    def _arrive(self, course: _Course, unread: _Unread) -> None:
+    def _arrive(self, unread: _Unread) -> None:
         """Learn from a reader who has come to what was got for it."""
+        course = unread.course
         self._read += 1
-        self._held -= unread.length
-        course.unread -= unread.length
+        self._hold(course, -unread.length)
         state = self._chunks.state(unread.piece)
         if state == "coming":
             self._awaited += 1
@@ -206,10 +211,12 @@ class ReadAhead:
             # It was got too early: it had to make way before it was read.
             course.reach = max(course.reach // 2, FIRST_REACH)
 
-    def _share(self) -> int:
-        """Return how many bytes ahead one array's walks may be: those that walk share the budget."""
-        busy = sum(1 for course in self._courses.values() if course.unread)
-        return self._budget // max(busy, 1)
+    def _hold(self, course: _Course, size: int) -> None:
+        """Count *size* bytes more that are ahead of an array's walks."""
+        was_busy = course.unread > 0
+        self._held += size
+        course.unread += size
+        self._busy += (course.unread > 0) - was_busy
 
     def _send_for(self, refs: ArrayRefs, course: _Course) -> None:
         """Send for as much of what waits as there is room for."""
@@ -231,10 +238,9 @@ class ReadAhead:
         ]
         for number, piece in self._chunks.ahead(wanted):
             coords, ref = found[number]
-            self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now)
+            self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now, course)
             self._sent += 1
-            self._held += ref.length
-            course.unread += ref.length
+            self._hold(course, ref.length)
 
     def _make_room(self, size: int) -> int:
         """Drop what nobody has read for long, *size* bytes of it; return how many were dropped."""
@@ -245,15 +251,13 @@ class ReadAhead:
             if unread.since > until:
                 break
             del self._unread[key]
-            self._held -= unread.length
+            course = unread.course
+            self._hold(course, -unread.length)
             dropped += unread.length
             self._dropped += 1
             self._chunks.drop(unread.piece)
-            course = self._courses.get(key[0])
-            if course is not None:
-                course.unread -= unread.length
-                course.reach = max(course.reach // 2, FIRST_REACH)
-                course.walks.waste(key[1])
+            course.reach = max(course.reach // 2, FIRST_REACH)
+            course.walks.waste(key[1])
         return dropped
 
     # -- on through one chunk ------------------------------------------------------------------

@@ -299,12 +299,13 @@ class Chunks:
             for piece in ranges:
                 wanted = _wanted(whole, ref, piece, near)
                 identity = wanted.identity
-                failure = self._failures.get(identity)
+                failure = self._failures.get(identity) if self._failures else None
                 if (
                     identity in sent
                     or identity in self._memory
                     or identity in self._arrivals
                     or (failure is not None and failure[0] > now)
+                    or self._is_at_hand(wanted)
                 ):
                     continue
                 sent[identity] = number
@@ -313,6 +314,13 @@ class Chunks:
             self._counts["ahead"] += len(several)
             self._send_for(several, [Arrival(w.proof.max_length) for w in several], Urgency.AHEAD)
         return [(number, identity) for identity, number in sent.items()]
+
+    def _is_at_hand(self, wanted: Wanted) -> bool:
+        """Whether the disk cache gives a piece as soon as it is asked for."""
+        if self._disk is None:
+            return False
+        entry = self._entry(wanted)
+        return entry is not None and self._disk.holds(entry, self._shelf(wanted, entry.version))
 
     def state(self, piece: Piece) -> Literal["here", "coming", "gone"]:
         """Say where a piece is that was sent for: in memory, on its way, or neither any more."""

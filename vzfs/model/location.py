@@ -30,8 +30,12 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _UNENCODED: Final = "/!$&'()*+,;=:@~"
 
 
+class _Hashed:
+    __slots__ = ("_hash",)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
-class Location:
+class Location(_Hashed):
     """Where an object lies: *scheme*, *authority* (bucket or host, "" for `file`) and *key*.
 
     The slash between authority and key belongs to neither: `file:///a/b` has the key `a/b`.
@@ -40,6 +44,13 @@ class Location:
     scheme: str
     authority: str
     key: str
+
+    def __post_init__(self) -> None:
+        # What is known of an object is looked up by its location, several times for each read.
+        object.__setattr__(self, "_hash", hash((self.scheme, self.authority, self.key)))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
 
     def __str__(self) -> str:
         """Give the URL that parses to this value."""
