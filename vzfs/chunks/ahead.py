@@ -32,6 +32,8 @@ MOST: Final = 2048
 BATCH: Final = 16
 """Chunks for which there is to be room again before those that waited for it are sent for: together
 they may come by one request."""
+SAMPLE: Final = 3
+"""Of more chunks than this, some are looked at to see whether the disk cache has them at hand."""
 LEARNING: Final = 1 / 16
 """How much one chunk's length says of the others'."""
 MAX_ARRAYS: Final = 256

@@ -315,6 +315,14 @@ class Chunks:
             self._send_for(several, [Arrival(w.proof.max_length) for w in several], Urgency.AHEAD)
         return [(number, identity) for identity, number in sent.items()]
 
+    def is_at_hand(self, ref: ChunkRef, *, near: str = "") -> bool:
+        """Whether a chunk of one piece, if it may be read, is read from the disk cache at once."""
+        try:
+            whole = self._access.authorize(ref)
+        except AccessDenied:
+            return False
+        return self._is_at_hand(_wanted(whole, ref, ByteRange(0, ref.length), near))
+
     def _is_at_hand(self, wanted: Wanted) -> bool:
         """Whether the disk cache gives a piece as soon as it is asked for."""
         if self._disk is None:
