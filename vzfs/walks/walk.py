@@ -15,9 +15,9 @@ REACH: Final = 8
 order, and still be of it."""
 RECALL: Final = 32
 """Touches that a walk remembers, to be fitted again."""
-LATE: Final = 4
-"""Touches of which the front is the second furthest, so that one touch of a stranger who hits the
-path ahead does not move it."""
+LATE: Final = 8
+"""Touches of whose places the front is the median, so that strangers who hit upon the path do not
+move it."""
 
 type Asked = dict[Coords, Walk]
 """The chunks that were asked for and neither touched nor passed since, with the walk they are of."""
@@ -59,7 +59,7 @@ class Walk:
             self.lag = max(self.lag, self._front - ordinal)
         self._asked_to = self._front
         self._turn = 0
-        self._pass_turns()
+        self._pass_turns(self._front)
         asked, self._asked = self._asked, deque()
         self._adopt(asked, self)
 
@@ -83,9 +83,10 @@ class Walk:
                     kept.append((ordinal, coords))
         self._asked = deque(sorted(kept))
 
-    def _pass_turns(self) -> None:
+    def _pass_turns(self, ordinal: int) -> None:
+        """Note that the reader came as far as *ordinal*, whatever turns it had to take."""
         turns = self.path.turns
-        while self._turn < len(turns) and self._front >= turns[self._turn]:
+        while self._turn < len(turns) and ordinal >= turns[self._turn]:
             self._turn += 1
 
     # -- the reader ----------------------------------------------------------------------------
@@ -105,13 +106,13 @@ class Walk:
         assert ordinal is not None  # noqa: S101 -- what was asked for, or is near, is on the path
         self.recent.append((now, coords))
         self._late.append(ordinal)
-        self._front = front = sorted(self._late)[-2]
+        self._front = front = sorted(self._late)[len(self._late) // 2]
         if was_asked:
             self._outstanding -= 1
             # A stranger seldom touches just what was asked for, so this is how the reader reads.
             self.lag = max(self.lag, front - ordinal)
         if self._turn < len(self.path.turns):
-            self._pass_turns()
+            self._pass_turns(ordinal if was_asked else front)
         asked, behind = self._asked, front - 2 * self.lag - LATE
         while asked and asked[0][0] < behind:
             _, passed = asked.popleft()
@@ -129,6 +130,7 @@ class Walk:
 
     def get_ahead(self, limit: int, touched: Container[Coords]) -> list[Coords]:
         """Return what to ask for now: nothing, or a batch of what comes next and was not *touched*."""
+        # What is behind the front is on its way to the reader.
         ahead = max(min(self._outstanding, self._asked_to - self._front), 0)
         if ahead > min(self.window, limit) // 2:
             return []
