@@ -1,6 +1,7 @@
 """Bodies that are read in place: into the buffer they are for, and nowhere else."""
 
 import itertools
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -201,7 +202,10 @@ async def test_an_encrypted_body_that_ends_early(
 
     async def end(peer: Peer) -> None:
         await peer.send(reply(DATA)[:300_000])
-        await (peer.stream.unwrap() if is_meant else peer.cut())
+        if is_meant:
+            with trio.move_on_after(0.05):
+                await peer.stream.unwrap()
+        await peer.cut()
 
     async with Wire(end).serve(context) as wire:
         poured = await pour(client, wire, len(DATA), "https")
@@ -211,6 +215,102 @@ async def test_an_encrypted_body_that_ends_early(
     assert poured.trouble.kind is (
         ErrorKind.SOURCE_MISMATCH if is_meant else ErrorKind.SOURCE_UNREACHABLE
     )
+
+
+# -- time --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_a_body_that_trickles_does_not_stall(
+    context: ssl.SSLContext, mock_clock: trio.testing.MockClock, is_encrypted: bool
+) -> None:
+    """Bytes too few to wake anybody for still count as a sign of life."""
+    client = Client(Timing(connect=30, stall=20))
+
+    async def trickle(peer: Peer) -> None:
+        whole, at = reply(DATA), len(reply(DATA)) - len(DATA) + 100
+        await peer.send(whole[:at])
+        for _ in range(8):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            mock_clock.jump(15)
+            await peer.send(whole[at : at + 100])
+            at += 100
+        await peer.send(whole[at:])
+
+    async with Wire(trickle).serve(context if is_encrypted else None) as wire:
+        poured = Poured(len(DATA))
+        scheme = "https" if is_encrypted else "http"
+        request = Request("GET", scheme, wire.authority, "/k", {})
+        with await client.send(request, LOOPBACK) as response:
+            await response.read_into(poured.buffer, poured.counts.append)
+    assert poured.buffer == DATA
+    assert trio.current_time() >= 120
+    await client.aclose()
+
+
+async def test_a_body_that_stalls_is_given_up(mock_clock: trio.testing.MockClock) -> None:
+    """A body of which nothing comes any more is given up, after the stall limit or at most two of it and a bit."""
+    client = Client(Timing(connect=30, stall=20))
+
+    async def stall(peer: Peer) -> None:
+        await peer.send(reply(DATA)[:1000])
+        for _ in range(9):
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            mock_clock.jump(5)
+        await peer.until_closed()
+
+    async with Wire(stall).serve() as wire:
+        request = Request("GET", "http", wire.authority, "/k", {})
+        with (
+            await client.send(request, LOOPBACK) as response,
+            pytest.raises(Trouble, match="nothing for 20 s"),
+        ):
+            await response.read_into(memoryview(bytearray(len(DATA))), int)
+    assert 20 <= trio.current_time() <= 45
+    await client.aclose()
+
+
+async def test_a_kept_connection_hears_every_byte(client: Client) -> None:
+    """After a large body, a connection that the peer closes or writes to is seen to be of no more use, and heads are heard at once."""
+    async with Wire(reply(DATA), reply(b"y"), reply(DATA), *[reply(b"y")] * 2).serve() as wire:
+        assert (await pour(client, wire, len(DATA))).buffer == DATA
+        assert (await pour(client, wire, 1)).buffer == b"y"
+        assert wire.connections == 1
+
+        async def add(peer: Peer) -> None:
+            await peer.send(reply(DATA))
+            await peer.send(b"!")
+
+        wire.replies[0] = add
+        assert (await pour(client, wire, len(DATA))).buffer == DATA
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert (await pour(client, wire, 1)).buffer == b"y"
+        assert wire.connections == 2
+
+
+async def test_a_large_body_wakes_its_reader_seldom(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a body that comes in many pieces the reader is woken for some bytes together."""
+    waits = 0
+    wait = trio.lowlevel.wait_readable
+
+    async def counted(fd: object) -> None:
+        nonlocal waits
+        if isinstance(fd, socket.socket) and fd.getpeername()[1] == wire.port:
+            waits += 1
+        await wait(fd)
+
+    async def drip(peer: Peer) -> None:
+        whole = reply(DATA)
+        for at in range(0, len(whole), 4096):
+            await peer.send(whole[at : at + 4096])
+            await trio.testing.wait_all_tasks_blocked()
+
+    monkeypatch.setattr(trio.lowlevel, "wait_readable", counted)
+    async with Wire(drip).serve() as wire:
+        assert (await pour(client, wire, len(DATA))).buffer == DATA
+    assert waits <= len(DATA) // 16384
 
 
 # -- fetches -----------------------------------------------------------------------------------

@@ -188,20 +188,22 @@ class Response:
             )
         come = min(len(data) - end, due)
         buffer[:come] = memoryview(data)[end : end + come]
-        self.received = come
         is_exact = come == len(data) - end
-        told = 0
-        receive_into = self._stream.receive_into
-        while come < due:
-            if come - told >= _STEP:
-                came(come)
-                told = come
-            count = await receive_into(buffer[come:])
-            if not count:
-                raise _ends_early(come)
-            come += count
-            self.received = come
-        came(come)
+        self.received = come
+        if come < due:
+            told = 0
+
+            def progress(count: int) -> None:
+                nonlocal told
+                self.received = come + count
+                if self.received - told >= _STEP and self.received < due:
+                    told = self.received
+                    came(told)
+
+            await self._stream.fill(buffer[come:], progress)
+            if self.received < due:
+                raise _ends_early(self.received)
+        came(due)
         if length is None:
             is_exact = is_exact and not await self._stream.receive(1)
             if not is_exact:

@@ -22,6 +22,13 @@ PIECE: Final = 1 << 18
 _BURST: Final = 4
 """Pieces that are received before other tasks have their turn, though more are there."""
 
+_MANY: Final = 1 << 13
+"""Bytes due from which on the kernel is told to wake us for no less than some of them."""
+
+_ROOM_PART: Final = 4
+_MARK: Final = 1 << 18
+"""One part in so many of the receive buffer, and so many bytes, are the most that is waited for."""
+
 _LOOKS: Final = 8
 """Looks at the waiting streams in the time that one may take: a stall is seen an eighth late."""
 
@@ -64,8 +71,8 @@ class Stalled(Trouble):
 class Stream(Protocol):
     """Bytes to and from a server, for one task at a time.
 
-    `send` and `receive` raise Broken, and Stalled after some *patience* in which no byte moved, in
-    seconds.
+    All that waits raises Broken, and Stalled after some *patience* in which no byte moved, in
+    seconds. Where so many bytes as *due* must come, less than some of them are not worth a turn.
     """
 
     patience: float
@@ -73,11 +80,15 @@ class Stream(Protocol):
     async def send(self, data: bytes) -> None:
         """Send all of *data*."""
 
-    async def receive(self, limit: int) -> bytes:
+    async def receive(self, limit: int, due: int = 1) -> bytes:
         """Return the next bytes, from 1 to *limit*, or none at the end that the peer meant."""
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Receive the next bytes into *buffer*, and return how many: 0 at the end that the peer meant."""
+    async def fill(self, buffer: memoryview, came: Callable[[int], None]) -> int:
+        """Receive bytes, all of which are due, until *buffer* is full, and return how many came.
+
+        Those are fewer only at the end that the peer meant. *came* is told, each time, how many
+        there are.
+        """
 
     def is_quiet(self) -> bool:
         """Whether the peer has neither sent more nor closed."""
@@ -123,13 +134,14 @@ class Watch:
 class Plain:
     """A TCP connection, not encrypted."""
 
-    __slots__ = ("_burst", "_is_stalled", "_poll", "_socket", "_watch", "patience")
+    __slots__ = ("_burst", "_is_stalled", "_mark", "_poll", "_socket", "_watch", "patience")
 
     def __init__(self, connected: socket.socket, watch: Watch) -> None:
         self.patience = watch.patience
         self._watch = watch
         self._socket = connected
         self._burst = 0
+        self._mark = 1
         self._is_stalled = False
         self._poll = select.poll()
         self._poll.register(connected, select.POLLIN)
@@ -152,7 +164,7 @@ class Plain:
         await trio.lowlevel.checkpoint()
         self._burst = 1
 
-    async def receive(self, limit: int) -> bytes:
+    async def receive(self, limit: int, due: int = 1) -> bytes:
         """Do as `Stream.receive`."""
         while True:
             if self._burst:
@@ -163,22 +175,57 @@ class Plain:
                     pass
                 except OSError:
                     raise Broken from None
-            await self._wait(trio.lowlevel.wait_readable)
-            self._burst = _BURST
+            await self._wait_for(due)
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Do as `Stream.receive_into`."""
-        while True:
+    async def fill(self, buffer: memoryview, came: Callable[[int], None]) -> int:
+        """Do as `Stream.fill`."""
+        receive_into, come, size = self._socket.recv_into, 0, len(buffer)
+        while come < size:
             if self._burst:
                 self._burst -= 1
                 try:
-                    return self._socket.recv_into(buffer)
+                    count = receive_into(buffer[come:])
                 except BlockingIOError:
                     pass
                 except OSError:
                     raise Broken from None
+                else:
+                    if not count:
+                        break
+                    come += count
+                    came(come)
+                    continue
+            await self._wait_for(size - come)
+        return come
+
+    async def _wait_for(self, due: int) -> None:
+        """Wait for what comes next, where so many bytes as *due* must come."""
+        self._set_mark(due)
+        try:
             await self._wait(trio.lowlevel.wait_readable)
-            self._burst = _BURST
+        except Stalled:
+            # Less than the mark may have come.
+            if self._mark == 1 or self.is_quiet():
+                raise
+        self._burst = _BURST
+
+    def _set_mark(self, due: int) -> None:
+        """Have the kernel wake us for no less than a good part of the bytes that are *due*.
+
+        A quarter of the receive buffer at most, which grows with the speed of the connection: the
+        peer never has to stop for want of room, and on a slow connection bytes are seen soon.
+        """
+        try:
+            if due >= _MANY:
+                room = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+                mark = min(due, room // _ROOM_PART, _MARK)
+            else:
+                mark = 1
+            if mark != self._mark:
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, mark)
+                self._mark = mark
+        except OSError:
+            raise Broken from None
 
     async def _wait(self, until_ready: Callable[[socket.socket], Awaitable[None]]) -> None:
         self._is_stalled = False
@@ -197,6 +244,7 @@ class Plain:
 
     def is_quiet(self) -> bool:
         """Do as `Stream.is_quiet`."""
+        self._set_mark(1)
         return not self._poll.poll(0)
 
     def close(self) -> None:
@@ -249,7 +297,7 @@ class Tls:
             raise Broken(_TLS_FAILS) from None
         await self._flush()
 
-    async def receive(self, limit: int) -> bytes:
+    async def receive(self, limit: int, due: int = 1) -> bytes:
         """Do as `Stream.receive`. Only a farewell of the peer is an end."""
         read, pending, incoming = self._tls.read, self._tls.pending, self._incoming
         pieces: list[bytes] = []
@@ -271,13 +319,13 @@ class Tls:
             await self._flush()
             if pieces:
                 return b"".join(pieces)
-            await self._fill()
+            await self._fill(due)
 
-    async def receive_into(self, buffer: memoryview) -> int:
-        """Do as `Stream.receive_into`. Only a farewell of the peer is an end."""
-        read, pending, incoming = self._tls.read, self._tls.pending, self._incoming
-        come, size = 0, len(buffer)
-        while True:
+    async def fill(self, buffer: memoryview, came: Callable[[int], None]) -> int:
+        """Do as `Stream.fill`. Only a farewell of the peer is an end."""
+        read, incoming, come, size = self._tls.read, self._incoming, 0, len(buffer)
+        while come < size:
+            before = come
             try:
                 while come < size:
                     # A record at a time is decrypted; none are no bytes, but for the farewell.
@@ -285,16 +333,17 @@ class Tls:
                     if not count:
                         return come
                     come += count
-                    if not incoming.pending and not pending():
-                        break
             except ssl.SSLWantReadError:
                 pass
             except ssl.SSLError:
                 raise Broken(_TLS_FAILS) from None
+            if come > before:
+                came(come)
             await self._flush()
-            if come:
-                return come
-            await self._fill()
+            if come < size:
+                # No byte becomes shorter by encryption, and of one record some may have come.
+                await self._fill(size - come - incoming.pending - 2 * _RECORD)
+        return come
 
     def is_quiet(self) -> bool:
         """Do as `Stream.is_quiet`."""
@@ -308,8 +357,8 @@ class Tls:
         if self._outgoing.pending:
             await self._inner.send(self._outgoing.read())
 
-    async def _fill(self) -> None:
-        data = await self._inner.receive(PIECE)
+    async def _fill(self, due: int = 1) -> None:
+        data = await self._inner.receive(PIECE, due)
         if not data:
             raise Broken("the TLS connection ends without a farewell")
         self._incoming.write(data)
