@@ -298,7 +298,7 @@ def _build_oisst(base: Path) -> None:
     is_land = np.kron(random.random(cells) < 0.35, np.ones((40, 40), bool))
     is_open = np.kron(random.random(cells) < 0.9, np.ones((40, 40), bool))
     warmth = np.cos(np.linspace(-np.pi / 2, np.pi / 2, rows))[:, None] * 2500
-    about = {"sst": (warmth, 8, is_land), "anom": (0, 60, is_land)}
+    about: dict[str, Any] = {"sst": (warmth, 8, is_land), "anom": (0, 60, is_land)}
     about |= {"err": (20, 5, is_land), "ice": (50, 20, is_open)}
     registry = ObjectStoreRegistry({"file://": LocalStore()})
     days = []
@@ -363,7 +363,7 @@ def _build_meta(base: Path, name: str) -> None:
         session.store,
         name="v",
         shape=tuple(100 * g for g in grid),
-        chunks=(100, 100, 100),
+        chunks=(100,) * len(grid),
         dtype="i2",
         fill_value=0,
         compressors=None,
@@ -383,4 +383,4 @@ def _build_meta(base: Path, name: str) -> None:
 
 
 if __name__ == "__main__":
-    ensure(*(sys.argv[1:] or [name for name in NAMES if not name.startswith("meta10")]))
+    ensure(*(sys.argv[1:] or [name for name in NAMES if "10m" not in name]))

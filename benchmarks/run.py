@@ -2,6 +2,7 @@
 
     python -m benchmarks.run [--only small,big8] [--repeat 5] [--lat 20,10] [--quick]
 
+`--only` names workloads, or contests of them (small:random, small:scan:zarr1), or `floor`.
 Contestants of a contest take turns, round by round, so that what else the machine does falls on
 all. Prints tables, then the targets, and writes them into `RESULTS.md`. See README.md.
 """
@@ -9,17 +10,21 @@ all. Prints tables, then the targets, and writes them into `RESULTS.md`. See REA
 import argparse
 import datetime
 import functools
+import importlib.util
 import json
+import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import data, report, targets
+from benchmarks import data, meta, report, targets
 from benchmarks.contests import CONTESTS, Contest, Course, Sample, compete, needed, warm
+from benchmarks.meta import FEW, Values
 from benchmarks.report import Results
 from benchmarks.serving import Network, Server, compiled
+from benchmarks.workloads import META
 
 HERE: Final = Path(__file__).parent
 RATE: Final = 90e6
@@ -34,7 +39,9 @@ def main() -> int:
     """Measure, print and write. Returns the exit code."""
     given = _arguments()
     chosen = [contest for contest in CONTESTS if _is_wanted(contest, given)]
-    base = data.ensure(*dict.fromkeys(contest.workload for contest in chosen))
+    names = [n for n in META if n in given.only or (not given.only and not given.quick)]
+    workloads = dict.fromkeys(contest.workload for contest in chosen)
+    base = data.ensure(*workloads, *([FEW, *names] if names else []))
     lat, jitter = map(float, given.lat.split(","))
     networks = [Network(lat, jitter, given.rate)]
     if not given.quick and not given.far_only:
@@ -45,16 +52,24 @@ def main() -> int:
         for network in networks:
             contests = [c for c in chosen if network.latency or not c.is_far_only]
             samples += _race(given, program, base, network, contests)
+        values: Values = {}
+        if names:
+            with Server(program, base, networks[0], LONGEST) as server:
+                values = meta.measure(base, server, given.project, names, given.repeat)
+    floor = _floor() if "floor" in given.only or not given.only else None
     results = Results(samples, functools.cache(lambda contest: needed(base, contest)))
-    found = targets.judge(results, str(networks[0]), str(Network()))
+    run = targets.Run(results, str(networks[0]), str(Network()), values, floor)
+    found = targets.judge(run)
     for at, contest in results.contests():
         report.show(f"{contest}, {at}", report.COLUMNS, report.table(results, at, contest))
+    if values:
+        report.show("Metadata", meta.COLUMNS, meta.rows(values))
     report.show("Targets", targets.COLUMNS, found)
     print(f"{time.perf_counter() - begin:.0f} s; {report.machine()}")
     if given.save:
         given.save.write_text(json.dumps([sample._asdict() for sample in samples]))
     if given.results:
-        report.write_section(given.results, _section(given, results, found))
+        report.write_section(given.results, _section(given, run, found))
     return 0
 
 
@@ -97,7 +112,7 @@ def _race(
     given: argparse.Namespace, program: Path, base: Path, network: Network, contests: list[Contest]
 ) -> list[Sample]:
     """Hold all rounds of contests at one network."""
-    samples = []
+    samples: list[Sample] = []
     with (
         tempfile.TemporaryDirectory(prefix="vzfs-bench-") as scratch,
         Server(program, base, network, LONGEST) as server,
@@ -123,7 +138,17 @@ def _compare(samples: list[Sample]) -> None:
         raise ValueError(f"{samples[0].contest}: different values were read by {read}")
 
 
-def _section(given: argparse.Namespace, results: Results, found: list[list[str]]) -> str:
+def _floor() -> float | None:
+    """Return our rate of small files over that of a file system in C, if that can be measured here."""
+    if importlib.util.find_spec("benchmarks.fuse_floor") is None:
+        return None
+    words = [sys.executable, "-m", "benchmarks.fuse_floor"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST, check=True)
+    print(done.stdout)
+    return float(json.loads(done.stdout.splitlines()[-1])["ratio"])
+
+
+def _section(given: argparse.Namespace, run: targets.Run, found: list[list[str]]) -> str:
     today = datetime.datetime.now(datetime.UTC).strftime("%-d %B %Y")
     parts = [
         f"## vzfs and its peers ({today})\n",
@@ -132,9 +157,11 @@ def _section(given: argparse.Namespace, results: Results, found: list[list[str]]
         "### Targets\n",
         report.markdown(targets.COLUMNS, found),
     ]
-    for at, contest in results.contests():
+    for at, contest in run.results.contests():
         parts += [f"### {contest}, {at}\n"]
-        parts += [report.markdown(report.COLUMNS, report.table(results, at, contest))]
+        parts += [report.markdown(report.COLUMNS, report.table(run.results, at, contest))]
+    if run.values:
+        parts += ["### Metadata\n", report.markdown(meta.COLUMNS, meta.rows(run.values))]
     return "\n".join(parts)
 
 

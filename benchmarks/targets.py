@@ -1,6 +1,6 @@
 """What was aimed at, and whether it was met, judged by the medians of one run.
 
-Each line of `TARGETS` is one row. Ratios are of medians in the same run; what was not measured in
+Each entry of `TARGETS` is one row. Ratios are of medians in the same run; what was not measured in
 this run says so.
 """
 
@@ -8,18 +8,24 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from benchmarks.contests import CONTESTS, Contest, Sample
+from benchmarks.meta import FEW, Values
 from benchmarks.report import Key, Results, task
 from benchmarks.workloads import RANDOM
 
 COLUMNS: Final = ("workload", "what", "target", "measured", "met")
 
 
-class _Run(NamedTuple):
-    """One run, with the names of its two networks."""
+class Run(NamedTuple):
+    """One run: its results, with the names of its two networks, what `meta` found, and the floor.
+
+    *floor* is our rate of small files over that of a file system in C, None if not measured.
+    """
 
     results: Results
     far: str
     near: str
+    values: Values
+    floor: float | None
 
     def of(
         self,
@@ -42,13 +48,12 @@ class Target(NamedTuple):
     what: str
     is_at_most: bool
     bound: float
-    measure: Callable[[_Run], tuple[float, str] | None]
+    measure: Callable[[Run], tuple[float, str] | None]
     form: str = "{:.2f}"
 
 
-def judge(results: Results, far: str, near: str) -> list[list[str]]:
+def judge(run: Run) -> list[list[str]]:
     """Return the rows of the table of targets, as `COLUMNS` has them."""
-    run = _Run(results, far, near)
     rows = []
     for target in TARGETS:
         found = target.measure(run)
@@ -82,10 +87,10 @@ def _ratio(
     value: Callable[[Sample], float] = task,
     is_speed: bool = False,
     is_near: bool = False,
-) -> Callable[[_Run], tuple[float, str] | None]:
+) -> Callable[[Run], tuple[float, str] | None]:
     """Return what measures vzfs' seconds over another's; the other way round if *is_speed*."""
 
-    def measure(run: _Run) -> tuple[float, str] | None:
+    def measure(run: Run) -> tuple[float, str] | None:
         ours = run.of(mine, "vzfs", phase, value, is_near=is_near)
         base = run.of(theirs or mine, other, value=value, is_near=is_near)
         if not ours or not base:
@@ -96,11 +101,11 @@ def _ratio(
 
 
 def _worst(
-    measures: list[tuple[str, Callable[[_Run], tuple[float, str] | None]]], *, is_least: bool
-) -> Callable[[_Run], tuple[float, str] | None]:
+    measures: list[tuple[str, Callable[[Run], tuple[float, str] | None]]], *, is_least: bool
+) -> Callable[[Run], tuple[float, str] | None]:
     """Return what finds the worst of several, and names it."""
 
-    def measure(run: _Run) -> tuple[float, str] | None:
+    def measure(run: Run) -> tuple[float, str] | None:
         found = [(m[0], name) for name, one in measures if (m := one(run)) is not None]
         return (min if is_least else max)(found, default=None)
 
@@ -109,16 +114,16 @@ def _worst(
 
 def _value(
     contest: Contest, value: Callable[[Sample], float], phase: str = "cold"
-) -> Callable[[_Run], tuple[float, str] | None]:
-    def measure(run: _Run) -> tuple[float, str] | None:
+) -> Callable[[Run], tuple[float, str] | None]:
+    def measure(run: Run) -> tuple[float, str] | None:
         found = run.of(contest, "vzfs", phase, value)
         return None if found is None else (found, "")
 
     return measure
 
 
-def _over_read(contest: Contest) -> Callable[[_Run], tuple[float, str] | None]:
-    def measure(run: _Run) -> tuple[float, str] | None:
+def _over_read(contest: Contest) -> Callable[[Run], tuple[float, str] | None]:
+    def measure(run: Run) -> tuple[float, str] | None:
         found = run.results.over_read(Key(run.far, contest, "vzfs", "cold"))
         return None if found is None else (found, "")
 
@@ -174,6 +179,45 @@ def _everywhere(phase: str, what: str, bound: float) -> Iterator[Target]:
     yield Target(
         "every workload", f"{what}: GETs", _LESS, 0, _worst(gets, is_least=False), "{:.0f}"
     )
+
+
+def _found(name: str, what: str) -> Callable[[Run], tuple[float, str] | None]:
+    def measure(run: Run) -> tuple[float, str] | None:
+        value = run.values.get((name, what))
+        return None if value is None else (value, "")
+
+    return measure
+
+
+def _beyond_start(name: str) -> Callable[[Run], tuple[float, str] | None]:
+    """Return what finds the time to a first listing beyond that to a mount of next to nothing."""
+
+    def measure(run: Run) -> tuple[float, str] | None:
+        whole, start = run.values.get((name, "compiled ls s")), run.values.get((FEW, "mount s"))
+        return None if whole is None or start is None else (whole - start, "")
+
+    return measure
+
+
+def _find_to_icechunk(run: Run) -> tuple[float, str] | None:
+    ours = run.values.get(("meta1m", "find -type f, first s"))
+    theirs = run.values.get(("meta1m", "icechunk list_prefix s"))
+    return None if not ours or theirs is None else (theirs / ours, "")
+
+
+def _meta() -> Iterator[Target]:
+    """Yield the targets for millions of refs."""
+    for name, bound in (("meta1m", 3), ("meta10m", 25), ("meta1ms", 2), ("meta10ms", 2)):
+        yield Target(name, "start to first ls, s", _LESS, bound, _found(name, "first ls s"))
+    for name in ("meta1m", "meta10m", "meta1ms", "meta10ms"):
+        what = "compiled: ls beyond start-up, s"
+        yield Target(name, what, _LESS, 0.5, _beyond_start(name))
+    for name in ("meta1m", "meta10m"):
+        measure = _found(name, "compiled local mount s")
+        yield Target(name, "compiled, local: start to mount, s", _LESS, 0.4, measure)
+    measure = _found("meta10m", "daemon own bytes/ref, all touched")
+    yield Target("meta10m", "daemon's own memory, bytes a ref", _LESS, 30, measure, "{:.0f}")
+    yield Target("meta1m", "find: times as fast as list_prefix", _MORE, 15, _find_to_icechunk)
 
 
 TARGETS: Final = (
@@ -234,4 +278,12 @@ TARGETS: Final = (
         for what, value, bound in (("first value", _first, 100), ("last value", task, 8))
     ),
     _peer(_BYTES, "obstore", 2.5),
+    Target(
+        "64 KiB files",
+        "4 clients: files/s over C's on libfuse",
+        _MORE,
+        0.8,
+        lambda run: None if run.floor is None else (run.floor, ""),
+    ),
+    *_meta(),
 )

@@ -71,13 +71,15 @@ OISST_NAMES: Final = ("sst", "anom", "err", "ice")
 OISST_SHAPE: Final = (1, 1, 720, 1440)
 OISST_PIXEL: Final = {"zlev": 0, "lat": 300, "lon": 700}
 
-META: Final = {
+META: Final[dict[str, tuple[int, ...]]] = {
     "meta1m": (25, 1000, 40),
     "meta10m": (250, 1000, 40),
     "meta1ms": (25, 1000, 40),
     "meta10ms": (250, 1000, 40),
+    "flat10m": (10_000_000,),
 }
-"""Chunk grids of the array `v`: a million and ten million refs; `s` is for split manifests."""
+"""Chunk grids of the array `v`: a million and ten million refs; `s` is for split manifests, `flat`
+for a single directory."""
 META_FILES: Final = 250
 META_LENGTH: Final = 40_000
 META_SPLIT: Final = {"meta1ms": 1, "meta10ms": 5}
