@@ -224,8 +224,12 @@ class DiskCache:
 
         A read-only view must be of bytes that do not change any more; any other is copied.
         """
-        if self._may_store(key, data):
-            await self._writer.write(shelf if _is_shelved(key, shelf) else "", {key: _stable(data)})
+        if not self._may_store(key, data):
+            return
+        is_on_shelf = _is_shelved(key, shelf)
+        await self._writer.write(shelf if is_on_shelf else "", {key: _stable(data)})
+        if is_on_shelf:
+            await self._library.tidy(shelf_path(SEGMENTS, shelf))
 
     async def written(self) -> None:
         """Wait until nothing waits to be written."""

@@ -32,7 +32,11 @@ grown to the eightfold."""
 
 
 class Descriptor:
-    """An open file, closed when nobody refers to it: it may outlive what was known of it in a thread."""
+    """An open file, closed when nobody refers to it: a thread may read longer than anybody waits.
+
+    Nothing but a `Segment` may refer to it for long, and no result of a thread directly: those live
+    until the next garbage collection.
+    """
 
     __slots__ = ("fd",)
 
