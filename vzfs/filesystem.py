@@ -15,12 +15,14 @@ import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from vzfs.access import Access
 from vzfs.chunks import Chunks, ReadAhead, near, read_alike
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.location import ETag, LastModified
-from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.model.manifest import ChunkKind, ChunkRef, Column
 from vzfs.model.moment import format_time
 from vzfs.model.snapshot import DEFAULT_BRANCH, Array
 from vzfs.repository import ArrayRefs, Checkout
@@ -78,6 +80,19 @@ class Child(NamedTuple):
     name: str
     attrs: Attrs
     position: int
+
+
+class Run(NamedTuple):
+    """Lines of a listing of keys: *numbers* are their names, ascending, and *sizes* their bytes.
+
+    *inode* and *position* are those of number 0, and of n by n more.
+    """
+
+    numbers: Column[np.int64]
+    sizes: Column[np.int64]
+    inode: int
+    position: int
+    is_dir: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -208,6 +223,19 @@ class Filesystem:
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
 
+    def run(self, inode: int, after: int, count: int) -> Run | None:
+        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None."""
+        entry = self._inodes.entry(inode)
+        if not isinstance(entry, KeyDir):
+            return None
+        first = self._inodes.first_below(entry.node, entry.prefix)
+        if first is None:
+            return None
+        refs = self._refs(entry.node, entry.prefix)
+        is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
+        found = refs.children_arrays(entry.prefix, max(after - _FIRST_CHUNK, 0), count)
+        return Run(*found, first, _FIRST_CHUNK + 1, not is_leaf)
+
     def _node_children(self, node: int, after: int) -> Iterator[Child]:
         """List the documents and child nodes of a node."""
         for position, (name, attrs) in enumerate(self._entries(node)[after:], start=after + 1):
@@ -245,11 +273,12 @@ class Filesystem:
 
     def _flat_children(self, refs: ArrayRefs, node: int, first: int) -> Iterator[Child]:
         """List chunks whose keys have no directories."""
-        encoding, grid = refs.array.key_encoding, refs.array.grid
+        encode, unravel = refs.array.key_encoding.encode, refs.array.grid.unravel
+        number = self._inodes.number
         for flat, length in refs.all_chunks(first):
-            coords = grid.unravel(flat)
-            attrs = Attrs(self._inodes.number(Chunk(node, coords)), is_dir=False, size=length)
-            yield Child(encoding.encode(coords), attrs, _FIRST_CHUNK + flat + 1)
+            coords = unravel(flat)
+            attrs = Attrs(number(Chunk(node, coords)), is_dir=False, size=length)
+            yield Child(encode(coords), attrs, _FIRST_CHUNK + flat + 1)
 
     def _key_children(
         self, refs: ArrayRefs, node: int, prefix: tuple[int, ...], first: int

@@ -22,7 +22,8 @@ import trio
 from vzfs.access import Access
 from vzfs.errors import ErrorKind, VzfsError
 from vzfs.filesystem import CACHED, MAX_NAME, Attrs, Filesystem, NotLoaded, settle
-from vzfs.fuse import protocol
+from vzfs.fuse import listing, protocol
+from vzfs.fuse.listing import Form
 from vzfs.fuse.protocol import Attributes, Opcode, Opening
 from vzfs.fuse.session import Answer, Eventual, Later
 
@@ -208,33 +209,45 @@ class Operations:
 
     def _opendir(self, inode: int, message: bytes, thread: int) -> Answer:
         del inode, message, thread
-        return protocol.open_reply(Opening(0))
+        # A listing that ends is certain: one for which a manifest is missing fails.
+        return protocol.open_reply(Opening.KEEP_CACHE | Opening.CACHE_DIR)
 
     def _readdir(self, inode: int, message: bytes, thread: int) -> Answer:
         del thread
-        span = protocol.span(message)
-        lines, room = [], min(span.size, MAX_LISTED)
-        for name, attrs, position in self._filesystem.children(inode, span.offset):
-            kind = stat.S_IFMT(self._attributes(attrs).mode) >> 12
-            line = protocol.dirent(attrs.inode, position, kind, _encode(name))
-            room -= len(line)
-            if room < 0:
-                break
-            lines.append(line)
-        return b"".join(lines)
+        return self._list(inode, protocol.span(message), is_plus=False)
 
     def _readdirplus(self, inode: int, message: bytes, thread: int) -> Answer:
         del thread
-        span = protocol.span(message)
-        lines, room = [], min(span.size, MAX_LISTED)
-        for name, attrs, position in self._filesystem.children(inode, span.offset):
+        return self._list(inode, protocol.span(message), is_plus=True)
+
+    def _list(self, inode: int, span: protocol.Span, *, is_plus: bool) -> Answer:
+        room = min(span.size, MAX_LISTED)
+        run = self._filesystem.run(inode, span.offset, room // protocol.DIRENT_SIZE + 1)
+        if run is None:
+            return self._list_children(inode, span.offset, room, is_plus=is_plus)
+        of = self._dir if run.is_dir else self._file
+        form = Form.PLAIN
+        if is_plus:
+            # The kernel asks for attributes at the beginning of every listing, and further on where
+            # names are looked up one by one. Who lists chunks mostly wants no more than their names,
+            # which spares the kernel an inode for each; directories are looked into.
+            form = Form.PLUS if span.offset or run.is_dir else Form.PLUS_NAMES
+        found = listing.lines(run, form, room, of, FOREVER)
+        return found if found or not len(run.numbers) else errno.EINVAL
+
+    def _list_children(self, inode: int, after: int, room: int, *, is_plus: bool) -> Answer:
+        lines: list[bytes] = []
+        for name, attrs, position in self._filesystem.children(inode, after):
             of = self._attributes(attrs)
-            line = protocol.dirent(attrs.inode, position, stat.S_IFMT(of.mode) >> 12, _encode(name))
-            room -= protocol.ENTRY_SIZE + len(line)
+            line = protocol.dirent(attrs.inode, position, _kind(of), _encode(name))
+            if is_plus:
+                valid = FOREVER if attrs.is_certain else 0
+                line = protocol.entry_reply(attrs.inode, attrs.size, of, valid) + line
+            room -= len(line)
             if room < 0:
-                break
-            valid = FOREVER if attrs.is_certain else 0
-            lines += [protocol.entry_reply(attrs.inode, attrs.size, of, valid), line]
+                # An empty answer would say that there are no more.
+                return b"".join(lines) if lines else errno.EINVAL
+            lines.append(line)
         return b"".join(lines)
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -357,6 +370,11 @@ def _sized(value: bytes, size: int) -> Answer:
     if size == 0:
         return protocol.xattr_size_reply(len(value))
     return value if len(value) <= size else errno.ERANGE
+
+
+def _kind(of: Attributes) -> int:
+    """Return `d_type`."""
+    return stat.S_IFMT(of.mode) >> 12
 
 
 def _what_repeats(error: VzfsError) -> str:

@@ -73,6 +73,17 @@ class Inodes:
                     position = position * n + c
                 return start + 1 + MAX_DOCUMENTS + levels[level] + position
 
+    def first_below(self, node: int, prefix: tuple[int, ...]) -> int | None:
+        """Return the number of the child with coordinate 0 in a directory of keys; the others' follow it.
+
+        None where numbers are not arithmetic.
+        """
+        levels = self._levels[node]
+        if levels is None:
+            return None
+        is_leaf = len(prefix) + 1 == len(self._tree.array(node).grid.shape)
+        return self.number((Chunk if is_leaf else KeyDir)(node, (*prefix, 0)))
+
     def entry(self, number: int) -> Entry:
         """Return the entry with that inode number. Raises NameProblem if it names none (any more)."""
         if number >= _TABLE:
