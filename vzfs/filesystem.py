@@ -21,7 +21,7 @@ from vzfs.access import Access
 from vzfs.chunks import Chunks, ReadAhead, near, read_alike
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.model.chunkgrid import KeyStyle
-from vzfs.model.location import ETag, LastModified
+from vzfs.model.location import ByteRange, ETag, LastModified
 from vzfs.model.manifest import ChunkKind, ChunkRef, Column
 from vzfs.model.moment import format_time
 from vzfs.model.snapshot import DEFAULT_BRANCH, Array
@@ -31,6 +31,9 @@ from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
 
 MAX_NAME: Final = 255
 """Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
+MAX_COMPANION: Final = 256 * 2**10
+"""Bytes of the only chunk of an array that is got along with those of its neighbours."""
+MAX_COMPANIONS: Final = 32
 MAX_LISTINGS: Final = 16
 """Nodes whose lines are kept for listings under way."""
 MAX_KNOWN: Final = 16_384
@@ -124,6 +127,7 @@ class Filesystem:
         self._ahead = ahead
         self._tree = Tree(checkout.snapshot)
         self._inodes = Inodes(self._tree)
+        self._accompanied: set[int] = set()
         self._known: dict[int, Attrs] = {}
         self._found: dict[int, _Found] = {}
         # A listing comes in many pages; its lines are made once.
@@ -315,6 +319,8 @@ class Filesystem:
                 return self._document(entry)[offset : offset + size]
             found = self._chunk(entry)
             _remember(self._found, inode, found)
+            if found.refs.array.grid.size == 1:
+                self._accompany(self._tree.parent(entry.node))
         refs, coords, ref = found
         block = self._ahead.block(refs, coords, ref, offset)
         beside = near(refs, coords, ref)
@@ -335,6 +341,25 @@ class Filesystem:
         block = self._ahead.block(refs, coords, ref, offset)
         beside = near(refs, coords, ref)
         return await self._chunks.read(ref, offset, size, near=beside, block=block)
+
+    def _accompany(self, group: int) -> None:
+        """Have the small single chunks of the arrays in *group* got: who reads one coordinate reads all."""
+        if group in self._accompanied:
+            return
+        self._accompanied.add(group)
+        found = []
+        for number in self._tree.children(group).values():
+            array = self._tree.nodes[number]
+            if not isinstance(array, Array) or array.problem or array.grid.size != 1:
+                continue
+            refs, coords = self._checkout.refs(array), (0,) * len(array.grid.shape)
+            if not refs.is_loaded(coords):
+                continue
+            with contextlib.suppress(VzfsError):
+                ref = refs.find(coords)
+                if ref is not None and ref.length <= MAX_COMPANION:
+                    found.append((ref, [ByteRange(0, ref.length)], near(refs, coords, ref)))
+        self._chunks.ahead(found[:MAX_COMPANIONS])
 
     def _document(self, entry: Entry) -> bytes:
         if isinstance(entry, Document):

@@ -181,7 +181,7 @@ async def mount(
                 report.url_prefix,
             )
     operations = fuse.Operations(filesystem, options.ownership)
-    runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run]
+    runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run, opened.checkout.preload]
     if disk is not None and remembered is not None:
         runs += [disk.run, remembered.run]
     notes = list(opened.access.notes())

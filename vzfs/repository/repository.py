@@ -9,6 +9,8 @@ import functools
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final, Protocol
 
+import trio
+
 from vzfs.access import Access
 from vzfs.errors import ErrorKind, RepositoryError
 from vzfs.flights import Flights
@@ -80,6 +82,12 @@ async def open_repository(fetcher: Fetcher, access: Access) -> Repository:
     return repository
 
 
+MAX_PRELOADED: Final = 32
+"""Manifest files that are loaded before anybody asks."""
+MAX_PRELOADED_REFS: Final = 10_000
+"""Chunks, present or not, of which such a file may have the refs: some hundred KB of it."""
+
+
 class Checkout:
     """One snapshot of a repository, pinned, and the refs of its arrays."""
 
@@ -103,6 +111,34 @@ class Checkout:
         if found is None:
             found = self._refs[array.id] = ArrayRefs(array, functools.partial(self._load, array.id))
         return found
+
+    async def preload(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Load the manifests of small arrays before anybody asks.
+
+        Opening a dataset reads its coordinates one after another, and would wait for a manifest
+        each time. What cannot be loaded is loaded again, or fails, when somebody asks.
+        """
+        task_status.started()
+        sizes = {
+            manifest_id: sum(array.grid.size for array in wanted.values())
+            for manifest_id, wanted in self._wanted.items()
+        }
+        arrays = sorted(
+            (n for n in self.snapshot.nodes if isinstance(n, Array) and not n.problem),
+            key=lambda array: array.grid.size,
+        )
+        seen: set[str] = set()
+        async with trio.open_nursery() as nursery:
+            for array in arrays:
+                mine = {manifest.id for manifest in array.manifests}
+                if sum(sizes[m] for m in mine) > MAX_PRELOADED_REFS:
+                    continue
+                seen |= mine
+                if len(seen) > MAX_PRELOADED:
+                    return
+                nursery.start_soon(self.refs(array).load, ())
 
     async def _load(self, array_id: bytes, manifest_id: str) -> Manifest:
         file = self._files.get(manifest_id)

@@ -58,6 +58,7 @@ class Tree:
             nodes.insert(0, Group(path="/", documents={}))
         self.nodes: Final[tuple[Node, ...]] = tuple(nodes)
         self._children: list[dict[str, int]] = [{} for _ in nodes]
+        self._parents = [0] * len(nodes)
         numbers = {node.path: number for number, node in enumerate(nodes)}
         for number, node in enumerate(nodes[1:], start=1):
             parent, _, name = node.path.rpartition("/")
@@ -68,6 +69,7 @@ class Tree:
                     where=node.path,
                 )
             self._children[numbers[parent or "/"]][name] = number
+            self._parents[number] = numbers[parent or "/"]
 
     def array(self, number: int) -> Array:
         """Return the array with that number, whose chunks can be named.
@@ -89,6 +91,10 @@ class Tree:
     def children(self, number: int) -> Mapping[str, int]:
         """Return the child nodes of a node: name -> number."""
         return self._children[number]
+
+    def parent(self, number: int) -> int:
+        """Return the node that a node is in; the root is in itself."""
+        return self._parents[number]
 
     def document(self, entry: Document) -> bytes:
         """Return the bytes of a metadata document."""

@@ -121,8 +121,8 @@ def box_of(moved: Sequence[Loop], at: Coords, shape: Coords, before: Path | None
             index, rest = divmod(at[axis] - old.first, old.step)
             if not rest and 0 <= index < old.length and (axis in still or old.step == loop.step):
                 outer[axis] = old
-                is_known = (
-                    is_known or (axis == outermost.axis and before.seen > before.loops.index(old))
+                is_known = is_known or (
+                    axis == outermost.axis and before.seen > before.loops.index(old)
                 )
         outer = {axis: outer[axis] for axis in (outermost.axis, *order)}
         seen = max(seen, before.seen if set(axes) == set(list(known)[: len(axes)]) else 0)
