@@ -31,7 +31,7 @@ from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
 from vzfs.filesystem import Filesystem
 from vzfs.model.moment import format_time
 from vzfs.observe import HasStatistics, describe, notify
-from vzfs.repository import Checkout, Repository, check_out, open_repository
+from vzfs.repository import Checkout, Compiled, Repository, check_out, open_repository
 from vzfs.repository.storage import NoSource, Remembered
 from vzfs.source import Egress, Fetcher, Places, Source, Timing
 
@@ -127,10 +127,16 @@ async def open_source(config: Config) -> Opened:
     return await _open(config, source, source, access)
 
 
-async def _open(config: Config, storage: Fetcher, source: Fetcher, access: Access) -> Opened:
+async def _open(
+    config: Config,
+    storage: Fetcher,
+    source: Fetcher,
+    access: Access,
+    compiled: Compiled | None = None,
+) -> Opened:
     """Open a repository whose metadata *storage* gives, and whose chunks *source*."""
     repository = await open_repository(storage, access)
-    checkout = await check_out(repository, config.ref)
+    checkout = await check_out(repository, config.ref, compiled)
     return Opened(checkout, access.with_containers(repository.containers), source)
 
 
@@ -155,10 +161,11 @@ async def mount(
         )
     reached, access = await _reach(config, options.visibility)
     source: Fetcher = NoSource() if config.offline else reached
-    remembered = None
+    remembered = compiled = None
     if disk is not None:
+        compiled = Compiled(disk, access)
         remembered = Remembered(source, disk, access.repository, is_offline=config.offline)
-    opened = await _open(config, remembered or source, source, access)
+    opened = await _open(config, remembered or source, source, access, compiled)
     memory = MemoryCache(config.memory)
     chunks = Chunks(opened.source, opened.access, memory, disk)
     ahead = ReadAhead(chunks, config.memory // AHEAD_SHARE)
@@ -169,8 +176,8 @@ async def mount(
         "memory": memory,
         "source": opened.source,
     }
-    if disk is not None:
-        rooms["disk"] = disk
+    if disk is not None and compiled is not None:
+        rooms |= {"disk": disk, "compiled": compiled}
     if opened.checkout.repository.notice:
         logger.info("%s", opened.checkout.repository.notice)
     for report in opened.access.report():
@@ -182,8 +189,10 @@ async def mount(
             )
     operations = fuse.Operations(filesystem, options.ownership)
     runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run, opened.checkout.preload]
-    if disk is not None and remembered is not None:
-        runs += [disk.run, remembered.run]
+    written: list[Callable[[], Awaitable[None]]] = []
+    if disk is not None and remembered is not None and compiled is not None:
+        runs += [disk.run, remembered.run, compiled.run]
+        written += [compiled.written, disk.written]
     notes = list(opened.access.notes())
     if remembered is not None and remembered.as_of is not None:
         moment = format_time(remembered.as_of * 10**9)
@@ -209,7 +218,7 @@ async def mount(
             await _supervise(
                 live,
                 runs,
-                disk.written if disk is not None else _nothing,
+                written,
                 signals,
                 lambda: _announce(options, opened, notes, announce),
             )
@@ -230,10 +239,6 @@ def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
     )
 
 
-async def _nothing() -> None:
-    """Wait for nothing to be written, where there is no cache."""
-
-
 def _name_of(config: Config) -> str:
     """Return the source as mount(8) knows it from fstab, if the kernel can be told it so."""
     is_plain = config.source.isascii() and config.source.isprintable()
@@ -243,7 +248,7 @@ def _name_of(config: Config) -> str:
 async def _supervise(
     live: _Live,
     runs: Sequence[Callable[..., Awaitable[None]]],
-    written: Callable[[], Awaitable[None]],
+    written: Sequence[Callable[[], Awaitable[None]]],
     signals: AsyncIterator[int],
     announce: Callable[[], Awaitable[None]],
 ) -> None:
@@ -264,7 +269,8 @@ async def _supervise(
         nursery.start_soon(announce_or_leave)
         await live.session.serve()
         with trio.move_on_after(GRACE):
-            await written()
+            for wait in written:
+                await wait()
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure

@@ -57,6 +57,17 @@ def topmost(mountpoint: Path) -> Mounted | None:
     return here[-1] if here else None
 
 
+def containing(path: Path) -> Mounted | None:
+    """Return the mount that *path* lies in, if the mount table has it."""
+    within = Path(os.path.realpath(path))
+    found = None
+    for mounted in parse(_MOUNTINFO.read_bytes()):
+        is_deeper = found is None or len(mounted.mountpoint) >= len(found.mountpoint)
+        if is_deeper and within.is_relative_to(mounted.mountpoint):
+            found = mounted
+    return found
+
+
 def check_mountpoint(mountpoint: Path) -> None:
     """Raise MountError unless *mountpoint* is an empty directory on which nothing is mounted."""
     mounted = topmost(mountpoint)

@@ -11,8 +11,10 @@ machines share and that restarts do not empty. Below it lie, from the bytes up: 
 from vzfs.cache.disk import DiskCache, DiskCacheStatistics
 from vzfs.cache.entry import EntryKey
 from vzfs.cache.memory import MemoryCache, MemoryCacheStatistics
+from vzfs.cache.segment import SMALL
 
 __all__ = [
+    "SMALL",
     "DiskCache",
     "DiskCacheStatistics",
     "EntryKey",

@@ -174,11 +174,19 @@ class DiskCache:
             )
         else:
             data = await self._guard.reading(where, lambda: self._singles.read(key))
-        if data is None:
-            self._misses += 1
-        else:
-            self._hits += 1
-            self._bytes_read += key.length
+        self._count_read(key, data)
+        return data
+
+    async def mapped(self, key: EntryKey) -> Data | None:
+        """Do as `get` does for a *key* with a file of its own, in memory shared with all who have it mapped.
+
+        The file keeps its room on the disk until nothing refers to the bytes any more.
+        """
+        data: Data | None = None
+        if key.is_storable:
+            where = f"{key.location} {key.offset}+{key.length}"
+            data = await self._guard.reading(where, lambda: self._singles.map(key))
+        self._count_read(key, data)
         return data
 
     async def has(self, key: EntryKey, shelf: str = "") -> bool:
@@ -289,6 +297,13 @@ class DiskCache:
             except Exception:
                 # Nobody waits for a pass, and a cache must not end a mount.
                 logger.exception("nothing was evicted: this is a bug in vzfs, please report it")
+
+    def _count_read(self, key: EntryKey, data: Data | None) -> None:
+        if data is None:
+            self._misses += 1
+        else:
+            self._hits += 1
+            self._bytes_read += key.length
 
     def _count_written(self, size: int) -> None:
         self._bytes_written += size

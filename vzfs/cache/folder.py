@@ -14,6 +14,7 @@ not kept.
 import contextlib
 import dataclasses
 import errno
+import mmap
 import os
 import secrets
 import stat
@@ -22,6 +23,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
+from vzfs import mounttable
 from vzfs.cache.shelves import Descriptor
 from vzfs.errors import ErrorKind, FormatError
 
@@ -39,6 +41,12 @@ TEMPORARY: Final = "tmp-"
 _PROBE_SIZE: Final = 4096
 _AT_ONCE: Final = 1000
 """Buffers that one call writes: systems take 1024."""
+_STEP: Final = 2**20
+"""Bytes that are read at a time of a file that is to be mapped."""
+_LOCAL: Final = frozenset(
+    {"btrfs", "ext2", "ext3", "ext4", "f2fs", "overlay", "tmpfs", "xfs", "zfs"}
+)
+"""Filesystems that are of this machine alone."""
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ESTALE})
 """Not there; on NFS also: removed by another machine in the meantime."""
 _NOT_HERE: Final = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL})
@@ -76,17 +84,39 @@ class CacheFolder:
 
         Marks it as used. Raises FormatError if it cannot be such a file, before reading it.
         """
-        opened = self.open(name, 0)
+        opened = self._sized(name, length, max_before)
         if opened is None:
             return None
-        before = opened.size - length
-        if not 0 < before <= max_before:
-            raise _damaged("its size is wrong")
-        fd = opened.descriptor.fd
+        fd, before = opened.descriptor.fd, opened.size - length
         found = _read_exactly(fd, before, 0), _read_exactly(fd, length, before)
-        if abs(self._now() - opened.used_at) > TOUCH_AFTER:
-            self.mark_used(opened.descriptor)
+        self._mark_soon(opened)
         return found
+
+    def map(
+        self, name: str, length: int, max_before: int
+    ) -> tuple[bytes, bytes | memoryview] | None:
+        """Do as `read` does, with the *length* bytes in memory that is shared with all who map them.
+
+        A page that cannot be read ends the process where a read would fail. So the file is read once,
+        and mapped only where no other machine can take it away.
+        """
+        mounted = mounttable.containing(self.path)
+        if mounted is None or mounted.fstype not in _LOCAL:
+            return self.read(name, length, max_before)
+        opened = self._sized(name, length, max_before)
+        if opened is None:
+            return None
+        fd, buffer = opened.descriptor.fd, bytearray(_STEP)
+        for offset in range(0, opened.size, _STEP):
+            if os.preadv(fd, [buffer], offset) < min(_STEP, opened.size - offset):
+                raise _damaged("it is cut short")
+        flags = mmap.MAP_PRIVATE | mmap.MAP_POPULATE
+        try:
+            view = memoryview(mmap.mmap(fd, opened.size, flags, mmap.PROT_READ))
+        except (OSError, ValueError):
+            return self.read(name, length, max_before)  # which says what is wrong, if anything is
+        self._mark_soon(opened)
+        return bytes(view[: opened.size - length]), view[opened.size - length :]
 
     def open(self, name: str, first: int) -> Opened | None:
         """Open the file *name* and read its *first* bytes; None if there is none.
@@ -234,6 +264,18 @@ class CacheFolder:
             yield fd
         finally:
             os.close(fd)
+
+    def _sized(self, name: str, length: int, max_before: int) -> Opened | None:
+        """Open the file *name*. Raises FormatError if it has no room for *length* bytes and some before."""
+        opened = self.open(name, 0)
+        if opened is not None and not 0 < opened.size - length <= max_before:
+            raise _damaged("its size is wrong")
+        return opened
+
+    def _mark_soon(self, opened: Opened) -> None:
+        """Mark a file as used if it was not lately."""
+        if abs(self._now() - opened.used_at) > TOUCH_AFTER:
+            self.mark_used(opened.descriptor)
 
     def _write(self, name: str, buffers: Sequence[bytes | memoryview]) -> None:
         temporary = f"{name.rpartition('/')[0]}/{TEMPORARY}{secrets.token_hex(8)}"

@@ -24,6 +24,8 @@ from vzfs.errors import FormatError
 
 logger = logging.getLogger("vzfs.cache")
 
+PATIENT_SIZE: Final = 16 * 2**20
+"""Bytes that are read or written within the patience; more may take as much longer."""
 SWEEP_PATIENCE: Final = 30
 """Times the patience that one step of an eviction pass may take: nobody waits for it, and a folder
 may be large."""
@@ -101,9 +103,9 @@ class Guard:
             self._health.start_writing()
         return saved
 
-    async def call[*Ts, T](self, function: Callable[[*Ts], T], *args: *Ts) -> T:
-        """Call *function* for a reader. Raises OSError, also if it takes longer than patience lasts."""
-        return await self._call(self._limiter, self._patience, function, *args)
+    async def call[*Ts, T](self, function: Callable[[*Ts], T], *args: *Ts, size: int = 0) -> T:
+        """Call *function*, which reads *size* bytes. Raises OSError, also if it takes longer than patience lasts."""
+        return await self._call(self._limiter, self._patience_for(size), function, *args)
 
     async def sweep[*Ts, T](self, function: Callable[[*Ts], T], *args: *Ts) -> T:
         """Call one step of a pass, small so that it can be left. Raises OSError as `call` does."""
@@ -134,12 +136,16 @@ class Guard:
             self._folder.path,
         )
 
+    def _patience_for(self, size: int) -> float:
+        """Return how many seconds reading or writing *size* bytes may take."""
+        return self._patience * max(1, size / PATIENT_SIZE)
+
     async def _save_making_room[*Ts, T](
         self, is_trial: bool, size: int, save: Callable[[*Ts], T], *args: *Ts
     ) -> T | None:
         """Call *save*; if the disk is full, once more after making room. Raises OSError."""
         try:
-            return await self._call(self._writers, self._patience, save, *args)
+            return await self._call(self._writers, self._patience_for(size), save, *args)
         except OSError as problem:
             if not means_full(problem):
                 raise
@@ -148,7 +154,7 @@ class Guard:
                 return None
         self._health.stop_writing()
         await self._make_room(size, MAKE_ROOM_SHARE)
-        return await self._call(self._writers, self._patience, save, *args)
+        return await self._call(self._writers, self._patience_for(size), save, *args)
 
     async def _call[*Ts, T](
         self,

@@ -5,6 +5,7 @@ thread, since a large one takes longer to read than a thread takes to be asked.
 """
 
 import contextlib
+from collections.abc import Callable
 
 from vzfs.cache.entry import EntryKey, check_entry, encode_entry, entry_digest
 from vzfs.cache.folder import CacheFolder
@@ -23,12 +24,16 @@ class Singles:
         self._owner = owner
         self._max_bytes = max_bytes
 
-    async def read(self, key: EntryKey) -> bytes | None:
+    async def read(self, key: EntryKey) -> Data | None:
         """Return the bytes of *key*, None if there are none.
 
         Raises OSError, and FormatError if they were damaged: then their file is deleted.
         """
-        return await self._guard.call(self._load, key)
+        return await self._guard.call(self._load, key, size=key.length)
+
+    async def map(self, key: EntryKey) -> Data | None:
+        """Do as `read` does, with bytes that are shared with all who map them."""
+        return await self._guard.call(self._map, key, size=key.length)
 
     async def has(self, key: EntryKey) -> bool:
         """Whether there is a file for *key*, unread. Raises OSError."""
@@ -40,10 +45,18 @@ class Singles:
 
     # -- in the threads ------------------------------------------------------------------------
 
-    def _load(self, key: EntryKey) -> bytes | None:
+    def _load(self, key: EntryKey) -> Data | None:
+        return self._proven(key, self._folder.read)
+
+    def _map(self, key: EntryKey) -> Data | None:
+        return self._proven(key, self._folder.map)
+
+    def _proven(
+        self, key: EntryKey, read: Callable[[str, int, int], tuple[bytes, Data] | None]
+    ) -> Data | None:
         name = entry_name(key)
         try:
-            found = self._folder.read(name, key.length, MAX_HEAD)
+            found = read(name, key.length, MAX_HEAD)
             if found is None:
                 return None
             before, data = found

@@ -9,7 +9,7 @@ takes no memory. Nothing here knows which format the rows came from.
 import bisect
 import enum
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -88,6 +88,14 @@ def ascending(column: npt.NDArray[np.integer]) -> Narrow | range:
     return narrow(column)
 
 
+def _values(column: Narrow) -> memoryview:
+    """Return the values of *column*, each of which numpy would take several times as long to give."""
+    if column.flags.aligned:
+        return memoryview(column)
+    code: Any = column.dtype.char
+    return memoryview(column.view(np.uint8)).cast(code)
+
+
 class StringTable:
     """Interned strings: one buffer of UTF-8, and n + 1 `ascending` offsets into it."""
 
@@ -96,7 +104,7 @@ class StringTable:
     def __init__(self, offsets: Narrow | range, data: bytes | memoryview) -> None:
         self.offsets: Final = offsets
         self.data: Final = memoryview(data)
-        self._at = offsets if isinstance(offsets, range) else memoryview(offsets)
+        self._at = offsets if isinstance(offsets, range) else _values(offsets)
         self._decoded: dict[int, str] = {}
 
     @classmethod
@@ -132,7 +140,7 @@ class ChecksumTable:
     def __init__(self, etags: StringTable, dates: Narrow) -> None:
         self.etags: Final = etags
         self.dates: Final = dates
-        self._dates = memoryview(dates)
+        self._dates = _values(dates)
         self._made: dict[int, Checksum] = {}
 
     @classmethod
@@ -212,13 +220,12 @@ class Manifest:
         self.locations: Final = locations
         self.checksums: Final = checksums
         self.inline: Final = memoryview(inline)
-        # One value of an array takes numpy several times as long.
-        self._index = index if isinstance(index, range) else memoryview(index)
-        self._kind = memoryview(kind)
-        self._location = memoryview(location)
-        self._offset = memoryview(offset)
-        self._length = memoryview(length)
-        self._checksum = memoryview(checksum)
+        self._index = index if isinstance(index, range) else _values(index)
+        self._kind = _values(kind)
+        self._location = _values(location)
+        self._offset = _values(offset)
+        self._length = _values(length)
+        self._checksum = _values(checksum)
 
     def __len__(self) -> int:
         """Return the number of chunks."""

@@ -1,6 +1,7 @@
 """Repositories: a ref becomes a snapshot, and manifests load when first needed, once each."""
 
 from vzfs.repository.arrayrefs import ArrayRefs
+from vzfs.repository.compiled import Compiled
 from vzfs.repository.refs import Refs
 from vzfs.repository.repository import (
     Checkout,
@@ -12,6 +13,7 @@ from vzfs.repository.repository import (
 __all__ = [
     "ArrayRefs",
     "Checkout",
+    "Compiled",
     "Refs",
     "Repository",
     "check_out",

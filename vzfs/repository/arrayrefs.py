@@ -117,6 +117,13 @@ class ArrayRefs:
         if len(self._parts) == 1:
             self._sole = part
 
+    def replace(self, manifest_id: str, manifest: Manifest) -> None:
+        """Answer from *manifest*, which has the same refs as the one of that id that was loaded."""
+        for i, part in enumerate(self._parts):
+            if isinstance(part, Manifest) and self.array.manifests[i].id == manifest_id:
+                self._parts[i] = manifest
+                self._sole = manifest if self._sole is part else self._sole
+
     def _meeting(self, prefix: tuple[int, ...]) -> Sequence[int]:
         """Return the numbers of the manifests that may hold chunks below *prefix*."""
         if len(prefix) < len(self._strides):

@@ -25,6 +25,7 @@ from vzfs.model.snapshot import (
     WantedArray,
 )
 from vzfs.repository.arrayrefs import ArrayRefs
+from vzfs.repository.compiled import Compiled
 from vzfs.repository.icechunk import open_icechunk
 from vzfs.repository.refs import Refs
 from vzfs.repository.storage import Storage
@@ -89,12 +90,22 @@ MAX_PRELOADED_REFS: Final = 10_000
 
 
 class Checkout:
-    """One snapshot of a repository, pinned, and the refs of its arrays."""
+    """One snapshot of a repository, pinned, and the refs of its arrays.
 
-    def __init__(self, repository: Repository, snapshot: Snapshot, ref: RefSpec) -> None:
+    *compiled* is asked for manifests first, and given those that it did not have.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        snapshot: Snapshot,
+        ref: RefSpec,
+        compiled: Compiled | None = None,
+    ) -> None:
         self.repository: Final = repository
         self.snapshot: Final = snapshot
         self.ref: Final = ref
+        self._compiled = compiled
         self._wanted: dict[str, dict[bytes, WantedArray]] = {}
         for node in snapshot.nodes:
             if isinstance(node, Array) and not node.problem:
@@ -147,9 +158,22 @@ class Checkout:
         return file[array_id]
 
     async def _read(self, manifest_id: str) -> Mapping[bytes, Manifest]:
-        file = await self.repository.manifest(manifest_id, self._wanted[manifest_id])
+        wanted = self._wanted[manifest_id]
+        file = await self._compiled.get(manifest_id, wanted) if self._compiled else None
+        is_news = file is None
+        if file is None:
+            file = await self.repository.manifest(manifest_id, wanted)
         self._files[manifest_id] = file
+        if self._compiled and is_news:
+            replace = functools.partial(self._replace, manifest_id)
+            self._compiled.keep(manifest_id, wanted, file, replace)
         return file
+
+    def _replace(self, manifest_id: str, file: Mapping[bytes, Manifest]) -> None:
+        self._files[manifest_id] = file
+        for array_id, manifest in file.items():
+            if array_id in self._refs:
+                self._refs[array_id].replace(manifest_id, manifest)
 
 
 def _by_manifest(array: Array) -> Mapping[str, Sequence[Extents]]:
@@ -160,6 +184,9 @@ def _by_manifest(array: Array) -> Mapping[str, Sequence[Extents]]:
     return found
 
 
-async def check_out(repository: Repository, ref: RefSpec) -> Checkout:
+async def check_out(
+    repository: Repository, ref: RefSpec, compiled: Compiled | None = None
+) -> Checkout:
     """Resolve *ref* and read its snapshot. Raises RepositoryError if there is no such ref."""
-    return Checkout(repository, await repository.snapshot(await repository.resolve(ref)), ref)
+    snapshot = await repository.snapshot(await repository.resolve(ref))
+    return Checkout(repository, snapshot, ref, compiled)

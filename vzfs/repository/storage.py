@@ -36,6 +36,8 @@ up first what was used longest ago, and chunks without their manifest are of no 
 
 _IMMUTABLE: Final = ("snapshots/", "manifests/", "transactions/")
 """Where a repository keeps what it never changes, since each file has an id of its own."""
+_COMPILED: Final = "manifests/"
+"""What is kept as it was decoded (`compiled`), and not as it was fetched."""
 _REFUSALS: Final = frozenset({ErrorKind.SOURCE_VANISHED, ErrorKind.SOURCE_DENIED})
 """Answers that are remembered too: a bucket that may not be listed denies what it does not have."""
 _RECORD: Final = re.compile(r"(\d+) (?:(sha256 [0-9a-f]{64}) (\d+)|([a-z-]+))\Z")
@@ -155,7 +157,7 @@ class Remembered:
         """Return an object, from the cache if its storage is away. Raises SourceError."""
         if wanted.range is not None:
             return await self._fetcher.fetch(wanted, pinned, sink=sink, urgency=urgency)
-        name = _name("object", wanted.location, wanted.store)
+        name = name_of("object", wanted.location, wanted.store)
         may_change = not self._root.relative(wanted.location).startswith(_IMMUTABLE)
         try:
             fetched = await self._fetcher.fetch(wanted, pinned, urgency=urgency)
@@ -168,7 +170,8 @@ class Remembered:
             if data is None or len(data) > wanted.max_length:
                 raise
             return Fetched(data, "remembered")
-        await self._keep(name, bytes(fetched.data))
+        if not self._root.relative(wanted.location).startswith(_COMPILED):
+            await self._keep(name, bytes(fetched.data))
         return fetched
 
     async def version(self, wanted: AuthorizedRange) -> str:
@@ -179,7 +182,7 @@ class Remembered:
         """Return the keys below a prefix, as they were seen last if offline. Raises SourceError."""
         prefix = below.prefix
         place = Location(prefix.scheme, prefix.authority, prefix.key)
-        name = _name("listing", place, below.store)
+        name = name_of("listing", place, below.store)
         try:
             keys = await self._fetcher.list(below)
         except SourceError as error:
@@ -250,7 +253,7 @@ def _digest(data: bytes | memoryview) -> str:
     return "sha256 " + hashlib.sha256(data).hexdigest()
 
 
-def _name(kind: str, place: Location, store: StoreOptions) -> str:
+def name_of(kind: str, place: Location, store: StoreOptions) -> str:
     """Return the name of something remembered, which is the name of no chunk: it begins with no scheme.
 
     One container name means different ones at different endpoints and accounts.
