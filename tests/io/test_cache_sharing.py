@@ -105,6 +105,23 @@ async def test_a_pass_deletes_only_what_is_its_own(bench: Bench, tmp_path: Path)
     assert all(path.exists() for path in [*stays, *links, outside / ("0" * 62)])
 
 
+async def test_files_of_earlier_formats_are_evicted_with_the_rest(bench: Bench) -> None:
+    """What a version of this program with another format left counts, and goes when it is the oldest."""
+    cache = bench.cache(max_bytes=100_000)
+    left = [
+        bench.folder / "v1/00" / ("0" * 62),
+        bench.folder / "v1/versions/ff" / ("f" * 62),
+    ]
+    await fill(bench, cache, 20)
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(20_000))
+        os.utime(path, (bench.now.time - 1000,) * 2)
+    await cache.evict()
+    assert not any(path.exists() for path in left)
+    assert await present(cache, 20) == list(range(20))
+
+
 async def test_abandoned_temporary_files_are_deleted(bench: Bench) -> None:
     """A temporary file over an hour old has lost its writer, and a pass deletes it."""
     cache = bench.cache()

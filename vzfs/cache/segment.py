@@ -158,6 +158,16 @@ def head_size(first: bytes) -> int:
     return int(_PREFIX.size + length + count * _ROW.itemsize + CHECK.size)
 
 
+def decode_owner(first: bytes) -> tuple[str, int]:
+    """Return the owner of a segment and its number of entries, which its *first* bytes say.
+
+    For people: no checksum is looked at. Raises FormatError.
+    """
+    head_size(first)
+    length, count = _PREFIX.unpack_from(first)[2:]
+    return _fields(first[_PREFIX.size : _PREFIX.size + length])["owner"], count
+
+
 def decode_contents(head: bytes, path: str, file_size: int) -> Contents:
     """Return what the segment at *path* holds, of which *head* are the first bytes, all of `head_size`.
 

@@ -222,6 +222,8 @@ class ReadAhead:
 
     def _send_for(self, refs: ArrayRefs, course: _Course) -> None:
         """Send for as much of what waits as there is room for."""
+        if not self._chunks.has_room(int(course.length)):
+            return
         found: list[tuple[tuple[int, ...], ChunkRef]] = []
         room = self._budget - self._held
         for coords in list(course.waiting):

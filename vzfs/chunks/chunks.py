@@ -315,6 +315,10 @@ class Chunks:
             self._send_for(several, [Arrival(w.proof.max_length) for w in several], Urgency.AHEAD)
         return [(number, identity) for identity, number in sent.items()]
 
+    def has_room(self, size: int) -> bool:
+        """Whether the disk keeps up, so that *size* bytes more would be cached."""
+        return self._disk is None or self._disk.has_room(size)
+
     def is_at_hand(self, ref: ChunkRef, *, near: str = "") -> bool:
         """Whether a chunk of one piece, if it may be read, is read from the disk cache at once."""
         try:
