@@ -22,6 +22,7 @@ from tests.io.test_filesystem import (
 from vzfs.errors import ErrorKind, FormatError, SourceError
 from vzfs.filesystem import Attrs
 from vzfs.fuse import ERRNO, Operations, Ownership, options
+from vzfs.fuse.listing import PROBE
 from vzfs.fuse.protocol import Feature, Opcode, Opening
 from vzfs.fuse.session import Answer, Later
 from vzfs.model.chunkgrid import ChunkGrid
@@ -232,6 +233,32 @@ async def test_a_listing_of_chunks_makes_no_inodes() -> None:
         assert lines
         assert b"".join(line[128:] for line in lines) == plain
         assert all((struct.unpack_from("=Q", line)[0] > 0) == is_full for line in lines)
+
+
+def has_attributes(line: Answer) -> bool:
+    assert isinstance(line, bytes)
+    return bool(struct.unpack_from("=Q", line)[0])
+
+
+async def test_who_looks_up_what_is_listed_gets_attributes_with_the_next_listing() -> None:
+    """After a listing whose names were looked up the next ones have attributes, until one shows that nobody does any more."""
+    flats = list(range(8))
+    repository = FakeRepository({"good": inline(flats[:4]), "bad": inline(flats[4:])})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[0], SPLIT)), Ownership(1, 2)
+    )
+    folder, _, _ = await lookup(operations, (await lookup(operations, 1, b"a"))[0], b"c")
+    rows = [(await lookup(operations, folder, name))[0] for name in (b"0", b"1", b"2", b"3")]
+
+    async def begin(row: int) -> bool:
+        return has_attributes(await ask(operations, Opcode.READDIRPLUS, row, reading(0, 4096)))
+
+    assert not await begin(rows[0])
+    assert not await begin(rows[1])
+    for name in (b"0", b"1"):
+        await lookup(operations, rows[1], name)
+    followed = [await begin(rows[2]) for _ in range(3 * PROBE)]
+    assert followed == [True] * (PROBE - 1) + [False] * (2 * PROBE + 1)
 
 
 async def test_a_listing_that_has_no_room_for_a_line_does_not_end() -> None:

@@ -23,7 +23,7 @@ from vzfs.access import Access
 from vzfs.errors import ErrorKind, VzfsError
 from vzfs.filesystem import CACHED, MAX_NAME, Attrs, Filesystem, NotLoaded, settle
 from vzfs.fuse import listing, protocol
-from vzfs.fuse.listing import Form
+from vzfs.fuse.listing import Form, Habit
 from vzfs.fuse.protocol import Attributes, Feature, Opcode, Opening
 from vzfs.fuse.session import Answer, Eventual, Later
 
@@ -101,6 +101,7 @@ class Operations:
         self._reported: dict[tuple[ErrorKind, str], float] = {}
         self._kept: dict[int, int] = {}
         self._round = 0
+        self._habit = Habit()
         self._can_map_direct = False
         self._may_be_large = filesystem.max_chunk_nbytes >= LARGE
         time = filesystem.snapshot.written_at
@@ -203,6 +204,7 @@ class Operations:
                 raise
             # The kernel remembers that the name does not exist.
             return protocol.absent_reply(FOREVER)
+        self._habit.looked_up()
         valid = FOREVER if attrs.is_certain else 0
         return protocol.entry_reply(attrs.inode, attrs.size, self._attributes(attrs), valid)
 
@@ -236,11 +238,12 @@ class Operations:
         of = self._dir if run.is_dir else self._file
         form = Form.PLAIN
         if is_plus:
-            # The kernel asks for attributes at the beginning of every listing, and further on where
-            # names are looked up one by one. Who lists chunks mostly wants no more than their names,
-            # which spares the kernel an inode for each; directories are looked into.
-            form = Form.PLUS if span.offset or run.is_dir else Form.PLUS_NAMES
+            # Directories are looked into, and further on the kernel asks where names are looked up.
+            is_wanted = span.offset or run.is_dir or self._habit.looks_up()
+            form = Form.PLUS if is_wanted else Form.PLUS_NAMES
         found = listing.lines(run, form, room, of, FOREVER)
+        if form is Form.PLUS_NAMES:
+            self._habit.gave_names(len(found) // listing.MAX_LINE)
         return found if found or not len(run.numbers) else errno.EINVAL
 
     def _list_children(self, inode: int, after: int, room: int, *, is_plus: bool) -> Answer:
