@@ -26,7 +26,7 @@ import trio
 
 from vzfs import fuse
 from vzfs.fuse import protocol
-from vzfs.fuse.protocol import Attributes, Opcode, Opening
+from vzfs.fuse.protocol import Attributes, Feature, Opcode, Opening
 from vzfs.fuse.session import Answer
 
 HERE = Path(__file__).parent
@@ -80,6 +80,9 @@ class Empty:
             size, of = (0, self.folder) if is_root else (size_of(inode), self.file)
             return protocol.attr_reply(inode, size, of, FOREVER)
         return 38  # ENOSYS
+
+    def agreed(self, features: Feature) -> None:
+        """Whatever it is, it is enough."""
 
     def forget(self, inode: int) -> None:
         """Nothing is kept."""
@@ -330,10 +333,9 @@ def measure_way(mountpoint: Path, words: list[str]) -> dict[str, float]:
     mountpoint.mkdir(exist_ok=True)
     words = [*words[:4], str(mountpoint), *words[4:]]
     process = subprocess.Popen(words, stdout=subprocess.PIPE)
-    assert process.stdout is not None
     with process:
         try:
-            if process.stdout.readline() != b"ready\n":
+            if not process.stdout or process.stdout.readline() != b"ready\n":
                 sys.exit(f"no mount: {words}")
             is_whole = "serve_whole" in words
             small, large = ("f/c.{}", "m/c.{}") if is_whole else ("f{}", "m{}")

@@ -401,6 +401,12 @@ class Filesystem:
             return False
         return read_alike(ref, before, self._access)
 
+    @property
+    def max_chunk_nbytes(self) -> int:
+        """How many bytes the largest decoded chunk of the snapshot has, 0 without arrays."""
+        arrays = (node for node in self.snapshot.nodes if isinstance(node, Array))
+        return max((array.grid.max_chunk_nbytes for array in arrays), default=0)
+
     # -- totals --------------------------------------------------------------------------------
 
     def totals(self) -> Totals:

@@ -205,6 +205,7 @@ async def mount(
                 _name_of(config), allow_other=options.visibility is not Visibility.PRIVATE
             ),
         )
+        rooms["fuse"] = session
         live = _Live(
             filesystem,
             operations,

@@ -1,6 +1,7 @@
 """What the mount answers, without a kernel: every outcome of a request is a reply."""
 
 import errno
+import functools
 import logging
 import os
 import struct
@@ -19,9 +20,12 @@ from tests.io.test_filesystem import (
     inline,
 )
 from vzfs.errors import ErrorKind, FormatError, SourceError
+from vzfs.filesystem import Attrs
 from vzfs.fuse import ERRNO, Operations, Ownership, options
-from vzfs.fuse.protocol import Opcode, Opening
+from vzfs.fuse.listing import PROBE
+from vzfs.fuse.protocol import Feature, Opcode, Opening
 from vzfs.fuse.session import Answer, Later
+from vzfs.model.chunkgrid import ChunkGrid
 
 ENTRY = struct.Struct("=QQQQ")
 
@@ -152,24 +156,124 @@ def test_a_source_adds_no_options() -> None:
     assert {"ro", "nosuid", "nodev", "default_permissions"} <= set(chosen)
 
 
+LARGE = ChunkGrid(GRID.shape, max_chunk_nbytes=2**20)
+CAN_MAP = Feature.DIRECT_IO_ALLOW_MMAP
+
+
+async def open_as(operations: Operations, inode: int) -> Opening | Answer:
+    """Return how a file is to be read, or the errno."""
+    opened = await ask(operations, Opcode.OPEN, inode, opening(os.O_RDONLY))
+    return Opening(struct.unpack("=QII", opened)[1]) if isinstance(opened, bytes) else opened
+
+
 async def test_what_is_not_certain_is_not_kept() -> None:
     """Of a name that a damaged manifest may hold the kernel keeps neither entry, nor size, nor pages."""
     repository = FakeRepository({"good": inline([0]), "bad": DAMAGE})
     operations = Operations(
-        filesystem(repository, array(GRID, ENCODINGS[1], SPLIT)), Ownership(1, 2)
+        filesystem(repository, array(LARGE, ENCODINGS[1], SPLIT)), Ownership(1, 2)
     )
+    operations.agreed(CAN_MAP)
     folder, _, _ = await lookup(operations, 1, b"a")
     for name, is_certain in ((b"c.0.0", True), (b"c.3.1", False)):
         inode, entry_valid, attr_valid = await lookup(operations, folder, name)
         assert (entry_valid > 0, attr_valid > 0) == (is_certain, is_certain)
-        opened = await ask(operations, Opcode.OPEN, inode, opening(os.O_RDONLY))
-        assert isinstance(opened, bytes)
-        flags = Opening(struct.unpack("=QII", opened)[1])
-        assert (Opening.KEEP_CACHE in flags) == is_certain
-        assert (Opening.DIRECT_IO in flags) == (not is_certain)
+        expected = Opening.KEEP_CACHE if is_certain else Opening.DIRECT_IO
+        assert await open_as(operations, inode) == expected
         again = await ask(operations, Opcode.GETATTR, inode)
         assert isinstance(again, bytes)
         assert (struct.unpack_from("=Q", again)[0] > 0) == is_certain
+
+
+@pytest.mark.parametrize(
+    ("grid", "features"), [(GRID, CAN_MAP), (LARGE, Feature(0))], ids=["small", "old kernel"]
+)
+async def test_files_that_are_all_read_alike_are_opened_without_asking(
+    grid: ChunkGrid, features: Feature
+) -> None:
+    """Where no chunk is large, or none could be mapped if it were read directly, OPEN is ENOSYS for good."""
+    repository = FakeRepository({"good": inline([0]), "bad": DAMAGE})
+    operations = Operations(
+        filesystem(repository, array(grid, ENCODINGS[1], SPLIT)), Ownership(1, 2)
+    )
+    operations.agreed(features)
+    folder, _, _ = await lookup(operations, 1, b"a")
+    inode, _, _ = await lookup(operations, folder, b"c.0.0")
+    assert await open_as(operations, inode) == errno.ENOSYS
+    assert await ask(operations, Opcode.OPENDIR, folder, opening(os.O_RDONLY)) == errno.ENOSYS
+
+
+async def test_large_files_are_read_past_the_page_cache() -> None:
+    """From 1 MiB on a file is read directly, and below it through the page cache, which keeps it."""
+    repository = FakeRepository({"good": inline([0]), "bad": inline([])})
+    operations = Operations(
+        filesystem(repository, array(LARGE, ENCODINGS[1], SPLIT)), Ownership(1, 2)
+    )
+    operations.agreed(CAN_MAP)
+    for size, expected in ((2**20, Opening.DIRECT_IO), (2**20 - 1, Opening.KEEP_CACHE)):
+        attrs = Attrs(9, is_dir=False, size=size)
+        operations._filesystem.open = functools.partial(lambda a, _: a, attrs)
+        assert await open_as(operations, 9) == expected
+
+
+async def test_a_listing_of_chunks_makes_no_inodes() -> None:
+    """At its beginning a listing of chunks has names alone; directories, and what is looked up, have attributes."""
+    repository = FakeRepository({"good": inline([0, 1, 2, 3]), "bad": inline([4])})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[0], SPLIT)), Ownership(1, 2)
+    )
+    folder, _, _ = await lookup(operations, (await lookup(operations, 1, b"a"))[0], b"c")
+    row, _, _ = await lookup(operations, folder, b"1")
+    for directory, offset, is_full in ((folder, 0, True), (row, 0, False), (row, 2**20 + 1, True)):
+        plus = await ask(operations, Opcode.READDIRPLUS, directory, reading(offset, 4096))
+        plain = await ask(operations, Opcode.READDIR, directory, reading(offset, 4096))
+        assert isinstance(plus, bytes)
+        assert isinstance(plain, bytes)
+        size = 128 + 32
+        lines = [plus[n : n + size] for n in range(0, len(plus), size)]
+        assert lines
+        assert b"".join(line[128:] for line in lines) == plain
+        assert all((struct.unpack_from("=Q", line)[0] > 0) == is_full for line in lines)
+
+
+def has_attributes(line: Answer) -> bool:
+    assert isinstance(line, bytes)
+    return bool(struct.unpack_from("=Q", line)[0])
+
+
+async def test_who_looks_up_what_is_listed_gets_attributes_with_the_next_listing() -> None:
+    """After a listing whose names were looked up the next ones have attributes, until one shows that nobody does any more."""
+    flats = list(range(8))
+    repository = FakeRepository({"good": inline(flats[:4]), "bad": inline(flats[4:])})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[0], SPLIT)), Ownership(1, 2)
+    )
+    folder, _, _ = await lookup(operations, (await lookup(operations, 1, b"a"))[0], b"c")
+    rows = [(await lookup(operations, folder, name))[0] for name in (b"0", b"1", b"2", b"3")]
+
+    async def begin(row: int) -> bool:
+        return has_attributes(await ask(operations, Opcode.READDIRPLUS, row, reading(0, 4096)))
+
+    assert not await begin(rows[0])
+    assert not await begin(rows[1])
+    for name in (b"0", b"1"):
+        await lookup(operations, rows[1], name)
+    followed = [await begin(rows[2]) for _ in range(3 * PROBE)]
+    assert followed == [True] * (PROBE - 1) + [False] * (2 * PROBE + 1)
+
+
+async def test_a_listing_that_has_no_room_for_a_line_does_not_end() -> None:
+    """An empty answer means that there are no more lines, so where not one fits there is an error."""
+    repository = FakeRepository({"good": inline([0]), "bad": inline([])})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[0], SPLIT)), Ownership(1, 2)
+    )
+    a, _, _ = await lookup(operations, 1, b"a")
+    keys, _, _ = await lookup(operations, a, b"c")
+    for directory in (1, a, keys):
+        for opcode in (Opcode.READDIR, Opcode.READDIRPLUS):
+            assert await ask(operations, opcode, directory, reading(0, 24)) == errno.EINVAL
+            for beyond in (2**40, 2**63 - 1):
+                assert await ask(operations, opcode, directory, reading(beyond, 4096)) == b""
 
 
 async def test_nothing_is_opened_for_writing(operations: Operations) -> None:

@@ -46,6 +46,9 @@ class FakeHandler:
 
         return Later(wait)
 
+    def agreed(self, features: Feature) -> None:
+        self.features = features
+
     def forget(self, inode: int) -> None:
         self.forgotten.append(inode)
 
@@ -123,7 +126,9 @@ def say_init(kernel: FakeKernel, major: int, minor: int, features: int) -> None:
     kernel.ask(Opcode.INIT, 2, 0, struct.pack("=IIIII44x", major, minor, 2**17, low, high))
 
 
-def test_the_beginning_asks_for_what_the_kernel_has(session: Session, kernel: FakeKernel) -> None:
+def test_the_beginning_asks_for_what_the_kernel_has(
+    session: Session, kernel: FakeKernel, handler: FakeHandler
+) -> None:
     """Of what is wanted is asked for what the kernel offers, and nothing else."""
     offered = Feature.ASYNC_READ | Feature.MAX_PAGES | Feature.INIT_EXT | 1 << 16 | 1 << 15
     say_init(kernel, 7, 45, offered)
@@ -135,11 +140,11 @@ def test_the_beginning_asks_for_what_the_kernel_has(session: Session, kernel: Fa
     assert fields[0] == 7
     assert fields[3] == Feature.ASYNC_READ | Feature.MAX_PAGES | Feature.INIT_EXT
     assert fields[4:9] == (400, 400, 4096, 1, 256)
-    assert not session.can_map_direct
+    assert handler.features == fields[3]
 
 
 def test_what_is_offered_beyond_the_first_word_is_taken(
-    session: Session, kernel: FakeKernel
+    session: Session, kernel: FakeKernel, handler: FakeHandler
 ) -> None:
     """A kernel that maps files which are read directly is known for it."""
     say_init(kernel, 7, 45, Feature.INIT_EXT | Feature.DIRECT_IO_ALLOW_MMAP)
@@ -147,7 +152,7 @@ def test_what_is_offered_beyond_the_first_word_is_taken(
     _, reply = kernel.reply()
     assert isinstance(reply, bytes)
     assert struct.unpack("=IIIIHHIIHHI28x", reply)[10] == Feature.DIRECT_IO_ALLOW_MMAP >> 32
-    assert session.can_map_direct
+    assert Feature.DIRECT_IO_ALLOW_MMAP in handler.features
 
 
 def test_a_kernel_that_is_too_old_is_refused(session: Session, kernel: FakeKernel) -> None:

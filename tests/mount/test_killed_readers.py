@@ -16,8 +16,8 @@ from tests.mount.outcomes import PATIENCE, errno_of, read, wait_until
 from tests.mount.repositories import Ref, pattern, write_virtual
 from tests.servers import ObjectServer, stall
 
-LENGTH = 2**20
-"""Bytes of a chunk: more than the kernel reads ahead at a time, so that every reader really waits."""
+LENGTH = 2**19
+"""Bytes of a chunk that is read through the page cache."""
 DATA = pattern(LENGTH)
 STALLED = 16
 """Sources that never answer: more than the reads that the kernel by default lets wait at a time."""

@@ -26,6 +26,10 @@ _ENTRY: Final = [
 ]
 MAX_DIGITS: Final = 19
 """Of a coordinate below 2**63."""
+MAX_LINE: Final = protocol.ENTRY_SIZE + protocol.DIRENT_SIZE + 24
+"""Bytes of a line at most."""
+PROBE: Final = 16
+"""Listings of chunks with attributes after which one without shows whether they are still wanted."""
 
 
 class Form(enum.Enum):
@@ -95,3 +99,33 @@ def _give_attributes(
     table["nodeid"] = table["attr_ino"] = table["ino"]
     table["size"] = sizes
     table["blocks"] = (sizes + 511) // 512
+
+
+class Habit:
+    """Whether who lists chunks looks each of them up then, as `ls -l` and `du` do, or not, as `find` does.
+
+    The kernel asks for attributes at the beginning of every listing, whoever lists, and makes an inode
+    of each line that has them: 1 KB, and several times what the line takes. A line without is a
+    request more for whoever looks it up. What the last ones did, the next one is taken to do.
+    """
+
+    def __init__(self) -> None:
+        self._left = 0
+        self._named = 0
+        self._looked_up = 0
+
+    def looks_up(self) -> bool:
+        """Return whether a listing that begins is to have attributes."""
+        if self._left == 0 and 2 * self._looked_up > self._named > 0:
+            self._left = PROBE
+        self._named = self._looked_up = 0
+        self._left = max(self._left - 1, 0)
+        return self._left > 0
+
+    def gave_names(self, count: int) -> None:
+        """Hear how many names were given without attributes."""
+        self._named += count
+
+    def looked_up(self) -> None:
+        """Hear that a name was looked up."""
+        self._looked_up += 1

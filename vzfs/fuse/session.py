@@ -84,11 +84,27 @@ class Handler(Protocol):
         An answer that was waited for is sent before anybody else runs.
         """
 
+    def agreed(self, features: Feature) -> None:
+        """Hear what was agreed upon with the kernel, before the first request."""
+
     def forget(self, inode: int) -> None:
         """Hear that the kernel forgot an inode."""
 
     def drained(self) -> None:
         """Hear that everything that the kernel has had to say was read."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """What the kernel asked so far, and how many requests had to be waited for or were given up.
+
+    *waiting* is of the moment.
+    """
+
+    requests: int
+    waited: int
+    given_up: int
+    waiting: int
 
 
 class _Waiting:
@@ -115,6 +131,7 @@ class Session:
         self._waiting: dict[int, _Waiting] = {}
         self._line: collections.deque[_Waiting] = collections.deque()
         self._running = 0
+        self._requests = self._waited = self._given_up = 0
         self._interrupted: set[_Waiting] = set()
         self._has_interrupted = trio.Event()
 
@@ -140,7 +157,7 @@ class Session:
                 advice="Linux 5.4 and later speak it",
             )
         features = WANTED & kernel.features
-        self.can_map_direct = Feature.DIRECT_IO_ALLOW_MMAP in features
+        self._handler.agreed(features)
         self._send(head.unique, protocol.init_reply(features, MAX_READAHEAD, MAX_BACKGROUND))
 
     def _first(self) -> bytes:
@@ -175,6 +192,10 @@ class Session:
     def close(self) -> None:
         """Unmount, lazily if somebody still uses the mount, and give everything back."""
         mounting.detach(self._mountpoint, self._descriptor)
+
+    def statistics(self) -> SessionStatistics:
+        """Return the counts so far."""
+        return SessionStatistics(self._requests, self._waited, self._given_up, len(self._waiting))
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -213,10 +234,12 @@ class Session:
             # Without a header there is nobody to answer.
             logger.error("the kernel made no sense: %s", error)  # noqa: TRY400 -- no bug of ours
             return
+        self._requests += 1
         answer = self._handler.answer(opcode, inode, message, thread)
         if not isinstance(answer, Later):
             self._send(unique, answer)
             return
+        self._waited += 1
         waiting = self._waiting[unique] = _Waiting(unique, thread, answer)
         if self._running < MAX_REQUESTS:
             self._running += 1
@@ -270,8 +293,9 @@ class Session:
 
     def _look_at(self, waiting: _Waiting) -> None:
         """Give a request up if who waits for it was killed. Of who is out of sight nothing is known."""
-        if not waiting.thread or not _is_killed(waiting.thread):
+        if waiting.scope.cancel_called or not waiting.thread or not _is_killed(waiting.thread):
             return
+        self._given_up += 1
         if waiting.is_running:
             waiting.scope.cancel()
         else:
