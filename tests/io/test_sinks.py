@@ -15,7 +15,7 @@ from tests.conformance import Basin, authorized, plain_environment
 from tests.io.wires import Peer, Wire, reply
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source import Places, Source, Timing
+from vzfs.source import DEFAULT_PACE, Places, Source, Timing
 from vzfs.source.addresses import reach_of
 from vzfs.source.client import Client, Request, Response, Trouble
 
@@ -335,6 +335,20 @@ def whole(data: bytes = DATA, etag: str = "a") -> bytes:
 async def tear(sent: bytes, peer: Peer) -> None:
     await peer.send(sent)
     await peer.reset()
+
+
+async def test_the_pace_of_a_host_is_observed(source: Source) -> None:
+    """Each reply tells how long its host takes to the first byte, and each large body how fast it sends."""
+    async with Wire(whole(b"hello"), *[whole()] * 2).serve() as wire:
+        assert source.pace(part(wire)) == DEFAULT_PACE
+        await source.fetch(part(wire, 5))
+        latency, bandwidth = source.pace(part(wire))
+        assert latency != DEFAULT_PACE.latency
+        assert bandwidth == DEFAULT_PACE.bandwidth
+        for sink in (None, Basin(DATA)):
+            before = source.pace(part(wire))
+            await source.fetch(part(wire), sink=sink)
+            assert source.pace(part(wire)).bandwidth != before.bandwidth
 
 
 async def test_each_attempt_begins_anew(source: Source) -> None:

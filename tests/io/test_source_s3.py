@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from tests.conformance import authorized, plain_environment
-from tests.servers import Fault, ObjectServer, Proxy, redirect, reset, status
+from tests.servers import Fault, ObjectServer, Proxy, redirect, reset, status, truncate
 from vzfs.access import Access, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_prefix
@@ -274,3 +274,24 @@ async def test_a_server_that_is_not_there_is_named(source: Source, server: Objec
             source, StoreOptions(endpoint=endpoint, allow_http=True, anonymous=True)
         )
     assert endpoint in error.what
+
+
+async def test_options_of_another_policy_have_a_reach_of_their_own(
+    server: ObjectServer, source: Source
+) -> None:
+    """One object that two policies reach by endpoints of their own is asked for at each, within what each names."""
+    for endpoint in (server.url, server.url.replace("127.0.0.1", "localhost"), server.url):
+        store = StoreOptions(endpoint=endpoint, allow_http=True, anonymous=True)
+        assert await fetch(source, store) == DATA[10:30]
+    assert [request.headers["host"] for request in server.requests] == [
+        f"{host}:{server.url.rpartition(':')[2]}"
+        for host in ("127.0.0.1", "localhost", "127.0.0.1")
+    ]
+
+
+async def test_troubles_name_the_server(server: ObjectServer, source: Source) -> None:
+    """What goes wrong before a reply or within its body is said with the server that was asked."""
+    store = StoreOptions(endpoint=server.url, allow_http=True, anonymous=True)
+    for fault in (reset(), truncate()):
+        server.fault(KEY, fault, times=2)
+        assert f"({server.url})" in (await refusal(source, store)).what

@@ -1,5 +1,6 @@
 """Every call ends in time: dead ports, stalled servers, retries, cancellation, many waiting."""
 
+import functools
 import socket
 import threading
 import time
@@ -179,6 +180,26 @@ async def test_a_host_that_stalls_leaves_room_for_others(server: ObjectServer) -
             assert (await source.fetch(part(other.url, "http"))).data == DATA[10:30]
             gate.set()
     assert server.count() == 20
+
+
+async def test_reading_ahead_leaves_room_for_a_point_read(server: ObjectServer) -> None:
+    """However much is read ahead from a server, what somebody waits for is asked for at once."""
+    gate = threading.Event()
+    server.put("bucket/data/other", DATA)
+    server.fault(KEY, stall(gate), times=20)
+    source = make(limit=16)
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            ahead = functools.partial(source.fetch, urgency=Urgency.AHEAD)
+            nursery.start_soon(ahead, part(server.url, "http"))
+        await until(lambda: server.count() == 3)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.count() == 3
+        wanted = authorized(f"{server.url}/bucket/data/other", 10, 20)
+        with trio.fail_after(SOON):
+            assert (await source.fetch(wanted)).data == DATA[10:30]
+        gate.set()
+    assert server.count() == 11
 
 
 async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ do if it failed.
 | `client`, `messages`, `streams` | HTTP/1.1 over byte streams, plain and encrypted |
 | `transport`, `addresses` | connections, and where they may lead |
 | `network` | proxies and certificates of the environment |
-| `local`, `openat` | files, beneath a root that is not left |
+| `local`, `nowait`, `openat` | files, beneath a root that is not left; at once where the kernel has them in memory |
 | `wire` | what these have between them |
 """
 

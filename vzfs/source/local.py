@@ -3,6 +3,8 @@
 A file is opened beneath the authorized root: no `..` and no link leads out of it (the root itself
 may be reached through links: the user named it). Only regular files are read, and a file that
 changes while it is read gives an error, not a mix of old and new.
+
+What the kernel has in memory is read at once (`nowait`), the rest in threads.
 """
 
 import contextlib
@@ -16,7 +18,7 @@ from typing import Final, NamedTuple
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import ETag, LastModified, Prefix
-from vzfs.source import openat, remote, versions
+from vzfs.source import nowait, openat, remote, versions
 from vzfs.source.fetcher import MAX_LISTED
 from vzfs.source.wire import Transient, remaining
 
@@ -34,7 +36,7 @@ _LED_OUT: Final = frozenset({errno.EXDEV, errno.ELOOP})
 class Read(NamedTuple):
     """Bytes of a file, and its version; the seconds until it was open, and those that reading took."""
 
-    data: bytes
+    data: bytes | memoryview
     version: str
     waited: float
     took: float
@@ -42,6 +44,38 @@ class Read(NamedTuple):
 
 class LocalFiles:
     """Attempts for `file:` locations. Safe to use from many threads at once."""
+
+    def __init__(self) -> None:
+        self._disks = nowait.Disks()
+
+    def glance(self, wanted: AuthorizedRange, pinned: str | None) -> Read | None:
+        """Return the bytes of *wanted* if they can be had without waiting, and else None.
+
+        What it gives is checked as in `fetch`. What is wrong, whatever it is, is for `fetch` to say.
+        """
+        span = wanted.range
+        if span is None or not 0 < span.length <= nowait.MOST:
+            return None
+        began = time.monotonic()
+        try:
+            remote.check(wanted)
+            folder, path, named = _way(wanted)
+            file = self._disks.open(folder, path, links=not named)
+            try:
+                before = os.fstat(file)
+                if not stat.S_ISREG(before.st_mode) or span.end > before.st_size:
+                    return None
+                version = _verify(wanted, before, pinned)
+                opened = time.monotonic()
+                data = nowait.read(file, before, span.offset, span.length)
+                came = time.monotonic()
+                if not _is_same(os.fstat(file), before):
+                    return None
+            finally:
+                os.close(file)
+        except (OSError, SourceError):
+            return None
+        return Read(data, version, opened - began, came - opened)
 
     def fetch(self, wanted: AuthorizedRange, pinned: str | None, until: float) -> Read:
         """Return the bytes of *wanted*. Raises Transient, SourceError."""
@@ -51,6 +85,7 @@ class LocalFiles:
         remaining(until, where)
         with _problems(where, wanted.root), _opened(wanted) as file:
             before = os.fstat(file)
+            self._disks.learn(before.st_dev)
             version = _verify(wanted, before, pinned)
             span = wanted.range
             offset, length = (span.offset, span.length) if span else (0, before.st_size)
@@ -61,7 +96,7 @@ class LocalFiles:
             data = _read(file, offset, length)
             came = time.monotonic()
             after = os.fstat(file)
-            if (after.st_mtime_ns, after.st_size) != (before.st_mtime_ns, before.st_size):
+            if not _is_same(after, before):
                 raise versions.changed(_version(before), _version(after), where)
         if len(data) != length:
             raise _mismatch(f"the file ends after {len(data)} of {length} bytes", where)
@@ -104,16 +139,7 @@ class LocalFiles:
 @contextlib.contextmanager
 def _opened(wanted: AuthorizedRange) -> Iterator[int]:
     """Open the file of *wanted*, beneath its root, if it is a regular one."""
-    location, root = wanted.location, wanted.root
-    if not root.covers(location):
-        raise SourceError(
-            ErrorKind.SOURCE_DENIED, f"the file is not below {root}", where=str(location)
-        )
-    path = root.relative(location)
-    named = not path
-    folder = _path(root.key)
-    if named:
-        folder, path = os.path.split(folder)
+    folder, path, named = _way(wanted)
     top = os.open(folder, openat.PLACE | os.O_DIRECTORY)
     try:
         file = openat.open_beneath(top, path, openat.READ, links=not named)
@@ -121,10 +147,31 @@ def _opened(wanted: AuthorizedRange) -> Iterator[int]:
         os.close(top)
     try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
-            raise _mismatch("it is not a regular file", str(location))
+            raise _mismatch("it is not a regular file", str(wanted.location))
         yield file
     finally:
         os.close(file)
+
+
+def _way(wanted: AuthorizedRange) -> tuple[str, str, bool]:
+    """Return the folder that is not left, the path of the file in it, and whether the user named that very file.
+
+    Raises SourceError.
+    """
+    location, root = wanted.location, wanted.root
+    if not root.covers(location):
+        raise SourceError(
+            ErrorKind.SOURCE_DENIED, f"the file is not below {root}", where=str(location)
+        )
+    path, folder = root.relative(location), _path(root.key)
+    if path:
+        return folder, path, False
+    return *os.path.split(folder), True
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    """Whether nothing was written to a file between *one* and *other*."""
+    return (one.st_mtime_ns, one.st_size) == (other.st_mtime_ns, other.st_size)
 
 
 @contextlib.contextmanager

@@ -16,6 +16,9 @@ _SYSCALL_OPENAT2: Final = 437
 _RESOLVE_NO_MAGICLINKS: Final = 0x02
 _RESOLVE_NO_SYMLINKS: Final = 0x04
 _RESOLVE_BENEATH: Final = 0x08
+_RESOLVE_NO_XDEV: Final = 0x01
+_RESOLVE_CACHED: Final = 0x20
+_AT_FDCWD: Final = -100
 _MACHINES: Final = frozenset({"x86_64", "aarch64"})
 _RACES: Final = 16
 """Tries against renames that go on while the kernel resolves `..` (it says EAGAIN)."""
@@ -35,15 +38,30 @@ class _OpenHow(ctypes.Structure):
     )
 
 
-def open_beneath(folder: int, path: str, flags: int, *, links: bool = True) -> int:
+def open_beneath(
+    folder: int, path: str, flags: int, *, links: bool = True, cached: bool = False
+) -> int:
     """Open *path*, relative to the directory *folder*, without leaving it. Return a descriptor.
 
-    With *links* False no link is followed, wherever it leads. Raises OSError: EXDEV or ELOOP for
-    a path that leads out, or through a link that is not followed.
+    With *links* False no link is followed, wherever it leads. With *cached* no name is looked up
+    that the kernel does not know, nor any mount entered: EAGAIN and EXDEV. Raises OSError: EXDEV or
+    ELOOP for a path that leads out, or through a link that is not followed.
     """
     if has_openat2():
-        return _openat2(folder, path or ".", flags, links=links)
+        resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+        if cached:
+            resolve |= _RESOLVE_CACHED | _RESOLVE_NO_XDEV
+        return _openat2(folder, path or ".", flags, resolve)
+    if cached:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
     return walk_beneath(folder, path, flags)
+
+
+def open_cached(path: str, flags: int) -> int:
+    """Open an absolute *path* if the kernel knows every name in it. Raises OSError."""
+    if not has_openat2():
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+    return _openat2(_AT_FDCWD, path, flags, _RESOLVE_CACHED)
 
 
 def walk_beneath(folder: int, path: str, flags: int) -> int:
@@ -83,7 +101,7 @@ def has_openat2() -> bool:
         return False
     root = os.open("/", PLACE | os.O_DIRECTORY)
     try:
-        os.close(_openat2(root, ".", PLACE, links=True))
+        os.close(_openat2(root, ".", PLACE, _RESOLVE_BENEATH))
     except OSError:
         return False
     finally:
@@ -105,8 +123,7 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
-def _openat2(folder: int, path: str, flags: int, *, links: bool) -> int:
-    resolve = _RESOLVE_BENEATH | _RESOLVE_NO_MAGICLINKS | (0 if links else _RESOLVE_NO_SYMLINKS)
+def _openat2(folder: int, path: str, flags: int, resolve: int) -> int:
     how = _OpenHow(flags, 0, resolve)
     name = os.fsencode(path)
     code = errno.EAGAIN
@@ -117,6 +134,6 @@ def _openat2(folder: int, path: str, flags: int, *, links: bool) -> int:
         if descriptor >= 0:
             return descriptor
         code = ctypes.get_errno()
-        if code not in {errno.EAGAIN, errno.EINTR}:
+        if code not in {errno.EAGAIN, errno.EINTR} or resolve & _RESOLVE_CACHED:
             break
     raise OSError(code, os.strerror(code), path)

@@ -313,7 +313,7 @@ def begun(sink: Sink, version: str, length: int) -> memoryview:
     return buffer
 
 
-def into(sink: Sink | None, version: str, data: bytes) -> bytes | memoryview:
+def into(sink: Sink | None, version: str, data: bytes | memoryview) -> bytes | memoryview:
     """Give *data*, of an object of this *version*, to the *sink* if there is one. Raises SourceError."""
     if sink is None:
         return data

@@ -263,7 +263,10 @@ class Source:
 
 
 class _Threads:
-    """Files, which can only be waited for in threads. A thread has its place until it ends."""
+    """Files, which can only be waited for in threads. A thread has its place until it ends.
+
+    What need not be waited for is read here and now.
+    """
 
     def __init__(self, files: LocalFiles, places: HostPlaces, timing: Timing, tally: Tally) -> None:
         self._files = files
@@ -275,11 +278,14 @@ class _Threads:
     async def fetch(
         self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, urgency: Urgency
     ) -> Fetched:
-        """Do what `LocalFiles.fetch` does, and give the bytes to *sink*."""
+        """Do what `LocalFiles.fetch` does, at once where that needs no waiting, and give the bytes to *sink*."""
         self._tally.add("gets")
-        data, version, waited, took = await self._call(
-            lambda until: self._files.fetch(wanted, pinned, until), urgency
-        )
+        read = self._files.glance(wanted, pinned)
+        if read is None:
+            read = await self._call(lambda until: self._files.fetch(wanted, pinned, until), urgency)
+        else:
+            await trio.lowlevel.checkpoint()
+        data, version, waited, took = read
         self._tally.add("bytes_read", len(data))
         self.meter.waited(waited)
         self.meter.came(len(data), took)
