@@ -1,6 +1,6 @@
 """How fast the disk cache writes and reads, beside plain files, in one process and in several.
 
-    python -m benchmarks.disk_cache [--entries 100000] [--large 64] [--folder FOLDER] [--processes 4]
+    python -m benchmarks.disk_cache [--only small|large|shared] [--entries 100000] [--large 64] [--rounds 3]
 
 Small entries have 32 KiB, a thousand of them on a shelf, as neighbouring chunks of an array have; large
 ones 8 MiB. Each figure is the median of several rounds, in microseconds of wall and of processor time for
@@ -271,6 +271,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--folder", type=Path, default=Path("/var/tmp/vzfs-disk-cache"))  # noqa: S108
+    parser.add_argument("--only", choices=["small", "large", "shared"])
     parser.add_argument("--part", choices=["store", "read"], help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -285,6 +286,8 @@ def main() -> None:
             ("large", lambda where: large(where, given.large, given.rounds), LARGE),
             ("shared", lambda where: shared(where, given.entries // 4, given.processes), SMALL),
         ):
+            if given.only not in (None, what):
+                continue
             print(f"-- {what} entries of {size >> 10} KiB")
             measure(given.folder / what)
             shutil.rmtree(given.folder / what)

@@ -105,6 +105,23 @@ async def test_a_pass_deletes_only_what_is_its_own(bench: Bench, tmp_path: Path)
     assert all(path.exists() for path in [*stays, *links, outside / ("0" * 62)])
 
 
+async def test_files_of_earlier_formats_are_evicted_with_the_rest(bench: Bench) -> None:
+    """What a version of this program with another format left counts, and goes when it is the oldest."""
+    cache = bench.cache(max_bytes=100_000)
+    left = [
+        bench.folder / "v1/00" / ("0" * 62),
+        bench.folder / "v1/versions/ff" / ("f" * 62),
+    ]
+    await fill(bench, cache, 20)
+    for path in left:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(20_000))
+        os.utime(path, (bench.now.time - 1000,) * 2)
+    await cache.evict()
+    assert not any(path.exists() for path in left)
+    assert await present(cache, 20) == list(range(20))
+
+
 async def test_abandoned_temporary_files_are_deleted(bench: Bench) -> None:
     """A temporary file over an hour old has lost its writer, and a pass deletes it."""
     cache = bench.cache()
@@ -188,10 +205,18 @@ async def main(folder, seed):
             number = draw.randrange(60)
             key = EntryKey("s3://bucket/shared", "etag", number, 5000 + 200 * number)
             expected = random.Random(number).randbytes(key.length)
-            found = await cache.get(key)
+            shelf = f"shelf {number % 4}" if number % 2 else ""
+            found = await cache.get(key, shelf)
             assert found is None or found == expected, number
             if found is None:
-                await cache.put(key, expected)
+                await cache.put(key, expected, shelf)
+            small = EntryKey("s3://bucket/small", "etag", draw.randrange(300), 100)
+            found = await cache.get(small, "small")
+            assert found is None or found == random.Random(small.offset).randbytes(100), small
+            if found is None:
+                cache.store(small, random.Random(small.offset).randbytes(100), shelf="small")
+                if not step % 5:
+                    await cache.written()
             await cache.remember_version(f"s3://bucket/{number % 7}", f"etag {seed}")
             version = await cache.last_version(f"s3://bucket/{number % 7}")
             assert version is None or version.startswith("etag "), version

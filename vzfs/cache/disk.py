@@ -30,6 +30,8 @@ from vzfs.cache.library import Library
 from vzfs.cache.passes import Passes
 from vzfs.cache.segment import SEGMENTS, SMALL, shelf_path
 from vzfs.cache.singles import Singles
+from vzfs.cache.tally import Tally
+from vzfs.cache.tally import add as add_tally
 from vzfs.cache.unwritten import Data
 from vzfs.cache.writer import Writer
 from vzfs.errors import FormatError
@@ -41,6 +43,8 @@ PATIENCE: Final = 10.0
 that."""
 MAX_DELAY: Final = 1.0
 """Seconds that somebody waits for the disk to catch up; then what is got is served but not cached."""
+TELL_EVERY: Final = 300.0
+"""Seconds between two times that the counts of a running cache are added to its owner's."""
 SEGMENT_SHARE: Final = 32
 """A segment has at most one part in 32 of the limit, since it is evicted whole."""
 
@@ -90,6 +94,7 @@ class DiskCache:
         patience: float = PATIENCE,
     ) -> None:
         self._max_bytes = max_bytes
+        self._owner = owner
         self._folder = CacheFolder(folder, now)
         self._health = Health(self._folder.path, monotonic)
         self._guard = Guard(
@@ -108,6 +113,8 @@ class DiskCache:
         self._passes = Passes(self._folder, self._guard, max_bytes, now, self._library.clear)
         self._hits = self._at_once = self._misses = self._bytes_read = 0
         self._bytes_written = self._passed_over = 0
+        self._began = now()
+        self._told = (0, 0, 0, 0)
 
     def statistics(self) -> DiskCacheStatistics:
         """Return the counts so far."""
@@ -224,12 +231,17 @@ class DiskCache:
 
         A read-only view must be of bytes that do not change any more; any other is copied.
         """
-        if self._may_store(key, data):
-            await self._writer.write(shelf if _is_shelved(key, shelf) else "", {key: _stable(data)})
+        if not self._may_store(key, data):
+            return
+        is_on_shelf = _is_shelved(key, shelf)
+        await self._writer.write(shelf if is_on_shelf else "", {key: _stable(data)})
+        if is_on_shelf:
+            await self._library.tidy(shelf_path(SEGMENTS, shelf))
 
     async def written(self) -> None:
-        """Wait until nothing waits to be written."""
+        """Wait until nothing waits to be written, the counts for `vzfs cache status` included."""
         await self._writer.written()
+        await self._tell()
 
     async def wait_for_room(self, size: int) -> None:
         """Let a disk that is slower than a source catch up, so that *size* bytes more are cached too."""
@@ -270,6 +282,7 @@ class DiskCache:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._writer.run)
             nursery.start_soon(self._library.run)
+            nursery.start_soon(self._tell_now_and_then)
             task_status.started()
             while True:
                 await self._passes.is_due()
@@ -292,6 +305,20 @@ class DiskCache:
         else:
             self._hits += 1
             self._bytes_read += key.length
+
+    async def _tell_now_and_then(self) -> None:
+        while True:
+            await trio.sleep(TELL_EVERY)
+            await self._tell()
+
+    async def _tell(self) -> None:
+        """Add what was not told before to the tally of the owner, if there is one."""
+        counts = (self._hits, self._misses, self._bytes_read, self._bytes_written)
+        news = [count - told for count, told in zip(counts, self._told, strict=True)]
+        if self._owner and any(news[:2]) and not self._health.is_full:
+            self._told = counts
+            tally = Tally(self._owner, int(self._began), *news)
+            await self._guard.writing(0, add_tally, self._folder, tally)
 
     def _count_written(self, size: int) -> None:
         self._bytes_written += size

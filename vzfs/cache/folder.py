@@ -218,6 +218,20 @@ class CacheFolder:
         with absent_is_fine(), self.opened() as folder:
             os.unlink(name, dir_fd=folder)
 
+    def remove_unused(self, name: str, used_at: int) -> bool:
+        """Delete the file *name* if it was used last at *used_at* (ns); return whether it was there for that."""
+        try:
+            with self.opened() as folder:
+                status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                if status.st_mtime_ns != used_at:
+                    return False
+                os.unlink(name, dir_fd=folder)
+        except OSError as problem:
+            if problem.errno in _ABSENT:
+                return False
+            raise
+        return True
+
     def probe(self, subfolder: str) -> None:
         """Prove that the folder can be written and read, and flushed to its device."""
         content = secrets.token_bytes(_PROBE_SIZE)

@@ -114,16 +114,13 @@ class Library:
                     return check(entry)
                 _checked(size, length)
                 loaded = await self._guard.call(
-                    self._load,
-                    segment.name,
-                    segment.descriptor,
-                    offset,
-                    size,
-                    self._is_due(segment),
+                    self._load, segment, offset, size, self._is_due(segment)
                 )
                 if loaded is not None:
-                    segment.descriptor, used_at, data = loaded
-                    segment.used_at = segment.used_at if used_at is None else used_at
+                    again, data = loaded
+                    segment.used_at = again.used_at
+                    segment.descriptor = segment.descriptor or again.descriptor
+                    again.descriptor = None
                     self._shelves.read(segment)
                     return check(data)
             except FormatError:
@@ -158,7 +155,11 @@ class Library:
 
     async def write(self, path: str, size: int, items: Callable[[], Iterable[Item]]) -> int:
         """Add a segment of about *size* bytes with *items*, made in a thread; return its size, 0 for every trouble."""
-        name = self._new_name(path, max(self._stamp + 1, int(self._now() * 10**9), 0))
+        shelf = self._shelves.get(path)
+        # Behind all that is known, also where a clock was wrong.
+        newest = max(map(stamp_of, shelf.segments), default=0) if shelf else 0
+        now = int(self._now() * 10**9)
+        name = self._new_name(path, max(self._stamp + 1, newest + 1, now))
         saved = await self._guard.writing(size, self._save, name, path, items)
         if saved is None:
             return 0
@@ -167,15 +168,19 @@ class Library:
         if shelf is not None and segment is not None:
             shelf.add([segment])
             self._shelves.put(shelf)
+        elif segment is not None:
+            segment.descriptor = None
         return written
 
     async def tidy(self, path: str) -> None:
         """Make one segment of those on the shelf at *path* that are alike, if they are too many."""
-        shelf = self._shelves.get(path)
-        if shelf is None or not shelf.alike(self._owner, self.max_segment):
+        if self._guard.is_full:
             return
         with contextlib.suppress(OSError):  # which whoever writes next will meet
-            await self._look(shelf.path)
+            shelf = self._shelves.get(path) or await self._look(path)
+            if not shelf.alike(self._owner, self.max_segment):
+                return
+            await self._look(path)
             segments = shelf.alike(self._owner, self.max_segment)
             if segments:
                 # Behind what it is made of, and before whatever is written next.
@@ -196,21 +201,23 @@ class Library:
     # -- what is known -------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Let go of segments that nobody reads or that were deleted, until cancelled."""
+        """Let go of what nobody reads or what was deleted, until cancelled."""
         while True:
             await trio.sleep(LET_GO_AFTER)
-            held = self._shelves.open_segments()
-            if not held:
-                continue
-            closed = self._shelves.close(s for s in held if not s.is_read)
-            kept = {s.descriptor: s for s in held if s.descriptor is not None}
-            for segment in kept.values():
-                segment.is_read = False
-            with contextlib.suppress(OSError):  # which whoever reads next will meet
-                deleted = await self._guard.sweep(self._let_go, closed, list(kept))
-                gone = [kept[descriptor] for descriptor in deleted]
-                for shelf in self._shelves:
-                    self._forget(shelf, [s for s in gone if s.name in shelf.segments])
+            await self.let_go()
+
+    async def let_go(self) -> None:
+        """Close the segments that nobody has read since this was called before, and those that were deleted."""
+        held = self._shelves.open_segments()
+        if not held:
+            return
+        closed = self._shelves.close(s for s in held if not s.is_read)
+        for segment in held:
+            segment.is_read = False
+        with contextlib.suppress(OSError):  # which whoever reads next will meet
+            deleted = await self._guard.sweep(self._let_go, closed, held)
+            for shelf in self._shelves:
+                self._forget(shelf, [s for s in deleted if s.name in shelf.segments])
 
     def clear(self) -> list[Descriptor]:
         """Forget everything; return what was open, to let go of where one may wait."""
@@ -220,7 +227,8 @@ class Library:
         if not segments:
             return []
         shelf.drop([segment.name for segment in segments])
-        self._shelves.put(shelf)
+        if self._shelves.get(shelf.path) is shelf:
+            self._shelves.put(shelf)
         return self._shelves.close(segments)
 
     async def _shelf(self, path: str, digest: bytes) -> Shelf:
@@ -251,19 +259,24 @@ class Library:
     # -- in the threads ------------------------------------------------------------------------
 
     def _load(
-        self, name: str, descriptor: Descriptor | None, offset: int, size: int, is_due: bool
-    ) -> tuple[Descriptor, float | None, bytes] | None:
-        """Return an entry of the segment *name*, opened if need be, and when it was used last if that is news."""
-        used_at = None
+        self, segment: Segment, offset: int, size: int, is_due: bool
+    ) -> tuple[Segment, bytes] | None:
+        """Return an entry, and its *segment* as it is now: opened if need be, and marked as used if that *is_due*.
+
+        None if it is gone.
+        """
+        descriptor, used_at, new = segment.descriptor, segment.used_at, None
         if descriptor is None:
-            opened = self._folder.open(name, 0)
+            opened = self._folder.open(segment.name, 0)
             if opened is None:
                 return None
             descriptor, used_at = opened.descriptor, opened.used_at
+            new = descriptor
         if is_due:
             self._folder.mark_used(descriptor)
             used_at = self._now()
-        return descriptor, used_at, self._folder.read_at(descriptor, offset, size)
+        data = self._folder.read_at(descriptor, offset, size)
+        return Segment(segment.name, segment.contents, segment.size, used_at, new), data
 
     def _list(
         self, path: str, known: frozenset[str]
@@ -321,10 +334,11 @@ class Library:
             self._folder.remove(segment.name)
         return joined
 
-    def _let_go(self, closed: list[Descriptor], held: list[Descriptor]) -> list[Descriptor]:
-        """Let go of what is *closed*; return what is *held* of deleted files."""
+    def _let_go(self, closed: list[Descriptor], held: Sequence[Segment]) -> list[Segment]:
+        """Let go of what is *closed*; return which of the segments *held* open were deleted."""
         closed.clear()
-        return [descriptor for descriptor in held if self._folder.is_deleted(descriptor)]
+        open_ = [(segment, segment.descriptor) for segment in held]
+        return [s for s, descriptor in open_ if descriptor and self._folder.is_deleted(descriptor)]
 
 
 def _checked(size: int, length: int) -> int:

@@ -14,7 +14,7 @@ from vzfs.cache import sweep
 from vzfs.cache.eviction import RECORD_SHARE, TRIGGER_SHARE, Cut, Survey, choose, excess
 from vzfs.cache.folder import CacheFolder
 from vzfs.cache.guard import Guard
-from vzfs.cache.segment import ENTRIES, OLDER, RECORDS, SEGMENTS
+from vzfs.cache.segment import RECORDS
 from vzfs.cache.shelves import Descriptor
 
 PLACES_AT_ONCE: Final = 64
@@ -70,7 +70,7 @@ class Passes:
             records = await self._survey(places, moment)
             surplus = records.total - self._max_bytes // RECORD_SHARE
             kept = records.total - await self._delete(places, records, surplus, moment)
-            places = await self._places(ENTRIES, SEGMENTS, *OLDER)
+            places = await self._places(*sweep.EVICTED)
             entries = await self._survey(places, moment)
             total = entries.total + kept
             need = excess(total, self._max_bytes)

@@ -116,7 +116,7 @@ def shelf_path(subfolder: str, shelf: str) -> str:
 
 def segment_name(path: str, stamp: int, salt: str) -> str:
     """Return the path of a segment on the shelf at *path*. Those of later *stamp* sort behind."""
-    return f"{path}-{stamp:016x}{salt}"
+    return f"{path}-{min(stamp, 2**64 - 1):016x}{salt}"
 
 
 def stamp_of(name: str) -> int:
@@ -156,6 +156,16 @@ def head_size(first: bytes) -> int:
     if length > MAX_HEADER or count > MAX_ENTRIES:
         raise damaged("its head is damaged")
     return int(_PREFIX.size + length + count * _ROW.itemsize + CHECK.size)
+
+
+def decode_owner(first: bytes) -> tuple[str, int]:
+    """Return the owner of a segment and its number of entries, which its *first* bytes say.
+
+    For people: no checksum is looked at. Raises FormatError.
+    """
+    head_size(first)
+    length, count = _PREFIX.unpack_from(first)[2:]
+    return _fields(first[_PREFIX.size : _PREFIX.size + length])["owner"], count
 
 
 def decode_contents(head: bytes, path: str, file_size: int) -> Contents:

@@ -10,7 +10,7 @@ import dataclasses
 import os
 import resource
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -32,15 +32,19 @@ grown to the eightfold."""
 
 
 class Descriptor:
-    """An open file, closed when nobody refers to it: it may outlive what was known of it in a thread."""
+    """An open file, closed when nobody refers to it: a thread may read longer than anybody waits.
+
+    Nothing but a `Segment` may refer to it for long, and no result of a thread directly: those live
+    until the next garbage collection.
+    """
 
     __slots__ = ("fd",)
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
 
-    def __del__(self) -> None:
-        os.close(self.fd)
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        close(self.fd)
 
 
 class Segment:

@@ -18,9 +18,13 @@ import numpy as np
 
 from vzfs.cache.eviction import Cut, Survey
 from vzfs.cache.folder import TOUCH_AFTER, CacheFolder, absent_is_fine, directory
+from vzfs.cache.segment import ENTRIES, OLDER, SEGMENTS
 
 ABANDONED_AFTER: Final = 3600
 """Seconds. No write of a chunk takes an hour: a temporary file this old has lost its writer."""
+
+EVICTED: Final = (ENTRIES, SEGMENTS, *OLDER)
+"""The subfolders whose files share the limit, the oldest going first."""
 
 _SHARD = re.compile(r"[0-9a-f]{2,3}\Z")
 _STORED = re.compile(r"(?:[0-9a-f]{62}|[0-9a-f]{37}-[0-9a-f]{24})\Z")
@@ -101,6 +105,16 @@ def evict(folder: CacheFolder, among: Sequence[str], cut: Cut, moment: int) -> E
                     count += 1
                     freed += size
     return Evicted(count, freed, freed_at)
+
+
+def stored(
+    folder: CacheFolder, place: str, *, unfinished: bool = False
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield path and status of the stored files directly in *place*, and of *unfinished* ones if asked for."""
+    with absent_is_fine(), folder.opened() as fd, directory(place, fd) as within:
+        for name, status in files(within):
+            if _STORED.match(name) or (unfinished and _UNFINISHED.match(name)):
+                yield f"{place}/{name}", status
 
 
 def files(place: int) -> Iterator[tuple[str, os.stat_result]]:

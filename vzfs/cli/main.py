@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "log": "showing",
     "verify": "verify",
     "policy": "policy",
+    "cache": "cache",
 }
 """Where each subcommand is. They are imported when called: `umount` needs none of what `info`
 does."""

@@ -13,6 +13,7 @@ from vzfs.config.loading import (
     Config,
     Flags,
     load,
+    load_cache,
     parse_source,
 )
 from vzfs.config.values import Egress, parse_egress, parse_size, parse_time
@@ -28,6 +29,7 @@ __all__ = [
     "Egress",
     "Flags",
     "load",
+    "load_cache",
     "parse_egress",
     "parse_size",
     "parse_source",

@@ -172,19 +172,20 @@ def load(source: str, flags: Flags, environ: Mapping[str, str], *, lenient: bool
             *(Relocation(*map(prefix_of, _split_map(pair))) for pair in flags.map),
         ],
         cache_dir=None if flags.no_cache else _cache_dir(flags, values, environ),
-        cache_size=parse_size(
-            _first(
-                flags.cache_size,
-                environ.get("VZFS_CACHE_SIZE"),
-                values.get("cache-size"),
-                DEFAULT_CACHE_SIZE,
-            )
-        ),
+        cache_size=_cache_size(flags, values, environ),
         memory=parse_size(_first(flags.memory, values.get("memory"), DEFAULT_MEMORY)),
         deadline=parse_seconds(_first(flags.deadline, values.get("deadline"), DEFAULT_DEADLINE)),
         offline=flags.offline,
         max_egress=None if max_egress is None else parse_egress(max_egress),
     )
+
+
+def load_cache(flags: Flags, environ: Mapping[str, str]) -> tuple[Path | None, int]:
+    """Return the folder of the cache and its limit in bytes, as `load` does. Raises ConfigError."""
+    values: dict[str, Any] = {}
+    for file in read_files(flags.config, environ):
+        values.update(file.values)
+    return _cache_dir(flags, values, environ), _cache_size(flags, values, environ)
 
 
 def load_rules(
@@ -256,6 +257,16 @@ def _cache_dir(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, st
         if folder.startswith("/"):
             return Path(folder) / below
     return None
+
+
+def _cache_size(flags: Flags, values: Mapping[str, Any], environ: Mapping[str, str]) -> int:
+    size = _first(
+        flags.cache_size,
+        environ.get("VZFS_CACHE_SIZE"),
+        values.get("cache-size"),
+        DEFAULT_CACHE_SIZE,
+    )
+    return parse_size(size)
 
 
 def _first[T](*values: T | None) -> T:
