@@ -205,10 +205,18 @@ async def main(folder, seed):
             number = draw.randrange(60)
             key = EntryKey("s3://bucket/shared", "etag", number, 5000 + 200 * number)
             expected = random.Random(number).randbytes(key.length)
-            found = await cache.get(key)
+            shelf = f"shelf {number % 4}" if number % 2 else ""
+            found = await cache.get(key, shelf)
             assert found is None or found == expected, number
             if found is None:
-                await cache.put(key, expected)
+                await cache.put(key, expected, shelf)
+            small = EntryKey("s3://bucket/small", "etag", draw.randrange(300), 100)
+            found = await cache.get(small, "small")
+            assert found is None or found == random.Random(small.offset).randbytes(100), small
+            if found is None:
+                cache.store(small, random.Random(small.offset).randbytes(100), shelf="small")
+                if not step % 5:
+                    await cache.written()
             await cache.remember_version(f"s3://bucket/{number % 7}", f"etag {seed}")
             version = await cache.last_version(f"s3://bucket/{number % 7}")
             assert version is None or version.startswith("etag "), version

@@ -95,14 +95,13 @@ async def test_the_last_that_was_seen_counts(source: FakeSource, new_storage: Ma
 async def test_only_what_never_changes_is_given_while_the_storage_is_away(
     source: FakeSource, new_storage: Make
 ) -> None:
-    """Without --offline, snapshots and manifests come from the cache if need be; refs and listings do not."""
+    """Without --offline, snapshots come from the cache if need be; refs and listings do not."""
     online = new_storage(source)
-    for key in ("repo", "snapshots/A", "manifests/B", "refs/branch.main/ref.json"):
+    for key in ("repo", "snapshots/A", "refs/branch.main/ref.json"):
         await online.get(key, 1000)
     await online.names("refs")
     mounted = new_storage(Away())
     assert await mounted.get("snapshots/A", 1000) == b"snapshots/A" * 10
-    assert await mounted.get("manifests/B", 1000) == b"manifests/B" * 10
     assert await kind_of(mounted.get("repo", 1000)) is ErrorKind.SOURCE_UNREACHABLE
     assert await kind_of(mounted.names("refs")) is ErrorKind.SOURCE_TIMEOUT
     assert mounted._fetcher.as_of is None
@@ -111,11 +110,21 @@ async def test_only_what_never_changes_is_given_while_the_storage_is_away(
 async def test_the_storage_is_asked_first(source: FakeSource, new_storage: Make) -> None:
     """While the storage answers, nothing is given from the cache, whatever is in there."""
     online = new_storage(source)
-    await online.get("manifests/B", 1000)
-    source.put(URL + "manifests/B", b"other")
-    assert await new_storage(source).get("manifests/B", 1000) == b"other"
-    source.fail(URL + "manifests/B", ErrorKind.SOURCE_MISMATCH)
-    assert await kind_of(new_storage(source).get("manifests/B", 1000)) is ErrorKind.SOURCE_MISMATCH
+    await online.get("snapshots/A", 1000)
+    source.put(URL + "snapshots/A", b"other")
+    assert await new_storage(source).get("snapshots/A", 1000) == b"other"
+    source.fail(URL + "snapshots/A", ErrorKind.SOURCE_MISMATCH)
+    assert await kind_of(new_storage(source).get("snapshots/A", 1000)) is ErrorKind.SOURCE_MISMATCH
+
+
+async def test_a_manifest_is_not_remembered_as_it_was_fetched(
+    source: FakeSource, new_storage: Make
+) -> None:
+    """A manifest takes room in the cache once, as it was decoded."""
+    await new_storage(source).get("manifests/B", 1000)
+    assert (
+        await kind_of(new_storage(Away()).get("manifests/B", 1000)) is ErrorKind.SOURCE_UNREACHABLE
+    )
 
 
 async def test_a_denial_is_remembered_of_what_was_never_given(
@@ -164,7 +173,7 @@ async def test_what_a_mount_uses_stays_in_use(
 ) -> None:
     """A mount uses what it has read again from time to time, so that chunks do not drive it out of the cache."""
     mounted = new_storage(source)
-    await mounted.get("manifests/B", 1000)
+    await mounted.get("snapshots/A", 1000)
     before = disk.statistics().hits
     used = trio.Event()
     get = disk.get

@@ -85,6 +85,10 @@ def cached_chunks(cache: Path, length: int) -> int:
     return sum(_chunks_in(path, length) for path in found if path.is_file())
 
 
+_OF_METADATA = re.compile(rb".{40}(?:object|listing|compiled \d+) ", re.DOTALL)
+"""How an entry begins that is of a repository's metadata: its location is no URL."""
+
+
 def _chunks_in(path: Path, length: int) -> int:
     """Count what is of that length, and not what was remembered of a repository's metadata."""
     try:
@@ -95,7 +99,6 @@ def _chunks_in(path: Path, length: int) -> int:
         return 0
     entries = zip(contents.offset.tolist(), contents.size.tolist(), strict=True)
     return sum(
-        length <= size < length + 4096
-        and not re.search(rb"location.{1,3}(object|listing) ", data[offset : offset + 200])
+        length <= size < length + 4096 and not _OF_METADATA.match(data, offset)
         for offset, size in entries
     )

@@ -327,7 +327,7 @@ class DiskCache:
         """Add what was not told before to the tally of the owner, if there is one."""
         counts = (self._hits, self._misses, self._bytes_read, self._bytes_written)
         news = [count - told for count, told in zip(counts, self._told, strict=True)]
-        if self._owner and any(news[:2]):
+        if self._owner and any(news[:2]) and not self._health.is_full:
             self._told = counts
             tally = Tally(self._owner, int(self._began), *news)
             await self._guard.writing(0, add_tally, self._folder, tally)

@@ -125,8 +125,8 @@ class Library:
                 if loaded is not None:
                     again, data = loaded
                     segment.used_at = again.used_at
-                    if segment.descriptor is None:
-                        segment.descriptor, again.descriptor = again.descriptor, None
+                    segment.descriptor = segment.descriptor or again.descriptor
+                    again.descriptor = None
                     self._shelves.read(segment)
                     return check(data)
             except FormatError:
@@ -161,7 +161,11 @@ class Library:
 
     async def write(self, path: str, size: int, items: Callable[[], Iterable[Item]]) -> int:
         """Add a segment of about *size* bytes with *items*, made in a thread; return its size, 0 for every trouble."""
-        name = self._new_name(path, max(self._stamp + 1, int(self._now() * 10**9), 0))
+        shelf = self._shelves.get(path)
+        # Behind all that is known, also where a clock was wrong.
+        newest = max(map(stamp_of, shelf.segments), default=0) if shelf else 0
+        now = int(self._now() * 10**9)
+        name = self._new_name(path, max(self._stamp + 1, newest + 1, now))
         saved = await self._guard.writing(size, self._save, name, path, items)
         if saved is None:
             return 0
@@ -176,6 +180,8 @@ class Library:
 
     async def tidy(self, path: str) -> None:
         """Make one segment of those on the shelf at *path* that are alike, if they are too many."""
+        if self._guard.is_full:
+            return
         with contextlib.suppress(OSError):  # which whoever writes next will meet
             shelf = self._shelves.get(path) or await self._look(path)
             if not shelf.alike(self._owner, self.max_segment):
@@ -227,7 +233,8 @@ class Library:
         if not segments:
             return []
         shelf.drop([segment.name for segment in segments])
-        self._shelves.put(shelf)
+        if self._shelves.get(shelf.path) is shelf:
+            self._shelves.put(shelf)
         return self._shelves.close(segments)
 
     async def _shelf(self, path: str, digest: bytes) -> Shelf:

@@ -116,7 +116,7 @@ def shelf_path(subfolder: str, shelf: str) -> str:
 
 def segment_name(path: str, stamp: int, salt: str) -> str:
     """Return the path of a segment on the shelf at *path*. Those of later *stamp* sort behind."""
-    return f"{path}-{stamp:016x}{salt}"
+    return f"{path}-{min(stamp, 2**64 - 1):016x}{salt}"
 
 
 def stamp_of(name: str) -> int:
