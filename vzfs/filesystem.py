@@ -237,8 +237,11 @@ class Filesystem:
             return None
         refs = self._refs(entry.node, entry.prefix)
         is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
-        found = refs.children_arrays(entry.prefix, max(after - _FIRST_CHUNK, 0), count)
-        return Run(*found, first, _FIRST_CHUNK + 1, not is_leaf)
+        begin = max(after - _FIRST_CHUNK, 0)
+        numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
+        if not is_leaf:
+            sizes = np.zeros_like(numbers)
+        return Run(numbers, sizes, first, _FIRST_CHUNK + 1, not is_leaf)
 
     def _node_children(self, node: int, after: int) -> Iterator[Child]:
         """List the documents and child nodes of a node."""

@@ -122,10 +122,24 @@ async def listing(fs: Filesystem, inode: int, step: int = 3) -> dict[str, Attrs]
         position = lines[-1].position
 
 
+async def check_run(fs: Filesystem, inode: int, expected: dict[str, Attrs]) -> None:
+    """Check that lines which are given together are those that are given one by one."""
+    for count in (1, 2, 100):
+        position, found = 0, {}
+        while (run := await settle(fs.run, inode, position, count)) and len(run.numbers):
+            assert len(run.numbers) <= count
+            for number, size in zip(run.numbers.tolist(), run.sizes.tolist(), strict=True):
+                found[str(number)] = Attrs(run.inode + number, run.is_dir, size)
+                position = run.position + number
+        assert run is None or list(found.items()) == list(expected.items())
+
+
 async def walk(fs: Filesystem, inode: int = 1, path: str = "") -> dict[str, bytes]:
     """Read every file below a directory by its path."""
     found: dict[str, bytes] = {}
-    for name, attrs in (await listing(fs, inode)).items():
+    lines = await listing(fs, inode)
+    await check_run(fs, inode, lines)
+    for name, attrs in lines.items():
         assert await settle(fs.lookup, inode, name) == attrs
         assert await settle(fs.attrs, attrs.inode) == attrs
         if attrs.is_dir:
@@ -223,6 +237,27 @@ async def test_reading_what_a_manifest_out_of_reach_may_hold_fails() -> None:
             await listing(fs, (await names_in(fs, *names)).inode)
     assert list(await listing(fs, (await names_in(fs, "c", "0")).inode)) == ["0"]
     assert bytes(await fs.read((await names_in(fs, "c", "1", "1")).inode, 0, 10)) == b"\3" * 4
+
+
+async def test_who_waits_for_manifests_that_fail_one_after_the_other_hears_why(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Manifests that take longer than a failure is remembered to fail are tried once for each who asks."""
+    repository = FakeRepository({"good": DAMAGE, "bad": DAMAGE})
+    fail = repository.manifest
+
+    async def slowly(manifest_id: str, wanted: Mapping[bytes, WantedArray]) -> object:
+        await trio.sleep(1 if manifest_id == "good" else 10 * arrayrefs.RETRY_AFTER)
+        return await fail(manifest_id, wanted)
+
+    monkeypatch.setattr(repository, "manifest", slowly)
+    fs = filesystem(repository, array(GRID, ENCODINGS[0], SPLIT))
+    keys = await names_in(fs, "c")
+    assert not keys.is_certain
+    await trio.sleep(arrayrefs.RETRY_AFTER)
+    with pytest.raises(FormatError, match="damaged"):
+        await listing(fs, keys.inode)
+    assert sorted(repository.loads) == ["bad", "bad", "good", "good"]
 
 
 async def test_a_manifest_is_tried_again_after_a_while(

@@ -11,6 +11,7 @@ longest leaves; its number is then stale, and the name is looked up again.
 """
 
 import bisect
+import functools
 import itertools
 import math
 from collections import OrderedDict
@@ -29,6 +30,8 @@ EPOCH: Final = 2**56
 """Numbers that one snapshot owns; a daemon can show 63 snapshots below `_TABLE`."""
 MAX_TABLE: Final = 1_000_000
 """Entries of oversized arrays remembered at a time: about 200 MB."""
+MAX_DECODED: Final = 1024
+"""Numbers of which the entry is remembered."""
 _TABLE: Final = 2**62
 
 
@@ -53,6 +56,8 @@ class Inodes:
         self._table: OrderedDict[int, Entry] = OrderedDict()
         self._numbers: dict[Entry, int] = {}
         self._counter = itertools.count(_TABLE)
+        # Names are looked up in the same few directories.
+        self._decoded = functools.lru_cache(MAX_DECODED)(self._decode)
 
     def number(self, entry: Entry) -> int:
         """Return the inode number of *entry*."""
@@ -86,8 +91,9 @@ class Inodes:
 
     def entry(self, number: int) -> Entry:
         """Return the entry with that inode number. Raises NameProblem if it names none (any more)."""
-        if number >= _TABLE:
-            return self._interned(number)
+        return self._interned(number) if number >= _TABLE else self._decoded(number)
+
+    def _decode(self, number: int) -> Entry:
         local = number - self._base
         if not 0 <= local < self._end:
             raise _stale(number)

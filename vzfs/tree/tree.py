@@ -119,9 +119,9 @@ class Tree:
         """Return the entry that *name* can be in *parent*, or None if it can be none."""
         match parent:
             case NodeDir(node):
-                documents = list(self.nodes[node].documents)
+                documents = self.nodes[node].documents
                 if name in documents:
-                    return Document(node, documents.index(name))
+                    return Document(node, list(documents).index(name))
                 if (child := self._children[node].get(name)) is not None:
                     return NodeDir(child)
                 return self._first_key(node, name) if isinstance(self.nodes[node], Array) else None
