@@ -67,7 +67,7 @@ class Reader:
 
     def open_and_read(self, index: int) -> None:
         began = time.monotonic()
-        is_direct = self.plan["direct"] or self.rng.random() < 0.3
+        is_direct = self.rng.random() < 0.3
         flags = os.O_RDONLY | (os.O_DIRECT if is_direct else 0)
         try:
             fd = os.open(f"{self.plan['mount']}/{self.plan['chunks'][index][0]}", flags)

@@ -100,8 +100,6 @@ class Readers:
             "stop": str(self._stop),
             "chunks": world.chunks,
             "names": sorted(names, key=int),
-            # Where the kernel lets only a dozen buffered reads wait, they wait for each other.
-            "direct": not world.has_room,
         }
         self._plan.write_text(json.dumps(plan))
         self._seed = seed

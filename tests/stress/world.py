@@ -80,7 +80,6 @@ class World:
         self.has_disk = is_isolated and _mounts(
             "-t", "tmpfs", "-o", f"size={DISK}m", "none", str(self.disk)
         )
-        self.has_room = is_isolated and _mounts("-t", "fusectl", "none", "/sys/fs/fuse/connections")
         self._open = contextlib.ExitStack()
         given = (self.truth, others, self.journal)
         web = self._open.enter_context(LyingServer("web", *given, SHARES["web"], seed))
