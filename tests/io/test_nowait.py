@@ -109,18 +109,67 @@ async def test_what_is_not_in_memory_is_read_in_a_thread(
     assert len(threads) == before + 1
 
 
-@pytest.mark.parametrize("reason", ["long ago", "before it was written"])
 async def test_a_read_that_would_be_written_down_takes_a_thread(
-    source: Source, file: Path, threads: list[object], reason: str
+    source: Source, file: Path, threads: list[object]
 ) -> None:
     """Where the file system would note the time of access, which can wait for its journal, a thread reads."""
     await source.fetch(part(file))
     now = time.time()
-    times = (now - 2 * 86400, now - 3 * 86400) if reason == "long ago" else (now - 9, now - 5)
-    os.utime(file, times)
+    os.utime(file, (now - 9, now - 5))
     before = len(threads)
     assert (await source.fetch(part(file))).data == DATA[7:40_007]
     assert len(threads) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("accessed", "written", "altered", "is_read"),
+    [
+        (60, 3600, 3600, True),
+        (60, 30, 3600, False),
+        (60, 3600, 30, False),
+        (23 * 3600, 30 * 3600, 30 * 3600, False),
+    ],
+)
+def test_when_an_access_is_written_down(
+    file: Path, accessed: int, written: int, altered: int, is_read: bool
+) -> None:
+    """An access is noted after a change of the file or of what is said of it, and once a day; times are seconds ago."""
+    now = time.time()
+    found = os.stat_result([0] * 7 + [now - accessed, now - written, now - altered])
+    with file.open("rb") as opened:
+        if is_read:
+            assert nowait.read(opened.fileno(), found, 3, 5) == DATA[3:8]
+        else:
+            with pytest.raises(BlockingIOError):
+                nowait.read(opened.fileno(), found, 3, 5)
+
+
+def test_nothing_is_looked_up_that_the_kernel_does_not_know(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At once, every name is looked up in the kernel's cache only, and below the root no mount is entered."""
+    resolved: list[int] = []
+    openat2 = openat._openat2
+
+    def recorded(folder: int, path: str, flags: int, resolve: int) -> int:
+        resolved.append(resolve)
+        return openat2(folder, path, flags, resolve)
+
+    files = local.LocalFiles()
+    learn(files, file)
+    monkeypatch.setattr(openat, "_openat2", recorded)
+    assert files.glance(part(file), None) is not None
+    cached, within = openat._RESOLVE_CACHED, openat._RESOLVE_NO_XDEV | openat._RESOLVE_BENEATH
+    assert [resolve & cached for resolve in resolved] == [cached] * 2
+    assert resolved[1] & within == within
+
+
+def test_only_regular_files_are_read_at_once(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no regular file is not even tried."""
+    files = local.LocalFiles()
+    learn(files, file)
+    monkeypatch.setattr(nowait, "read", lambda *_: pytest.fail("it was tried"))
+    assert files.glance(part(file.parent, 0, 10), None) is None
 
 
 async def test_another_filesystem_below_takes_a_thread(
@@ -129,6 +178,7 @@ async def test_another_filesystem_below_takes_a_thread(
     """What is mounted below the root may be served by anybody, and is not entered at once."""
     other = tmpfs / "object"
     other.write_bytes(DATA[:50_000])
+    age(other)
     root = path_to_url(tmpfs.parent)
     await source.fetch(part(file, root=root))
     before = len(threads)
