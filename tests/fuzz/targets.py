@@ -35,6 +35,7 @@ from vzfs.cache.segment import (
     shelf_path,
 )
 from vzfs.errors import AccessDenied, ConfigError, FormatError
+from vzfs.formats.compiled import decode_compiled, encode_compiled
 from vzfs.formats.icechunk.columns import Memory, Tables
 from vzfs.formats.icechunk.envelope import MAGIC, FileType, open_envelope
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
@@ -45,9 +46,17 @@ from vzfs.formats.icechunk.refs import decode_config, decode_ref
 from vzfs.formats.icechunk.repo_info import decode_repo_info
 from vzfs.formats.icechunk.snapshot import decode_snapshot
 from vzfs.formats.zarr import parse_array_document
+from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.model.location import parse_location, parse_prefix
 from vzfs.model.manifest import Manifest
-from vzfs.model.snapshot import Array, Group, Snapshot, VirtualChunkContainer, WantedArray
+from vzfs.model.snapshot import (
+    Array,
+    Extents,
+    Group,
+    Snapshot,
+    VirtualChunkContainer,
+    WantedArray,
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -136,6 +145,38 @@ def _ref(data: bytes) -> None:
 
 def _config(data: bytes) -> None:
     use.use_containers(decode_config(data))
+
+
+# -- compiled manifests --------------------------------------------------------------------------
+
+_GRID = ChunkGrid((2**8, 2**8))
+_WANTED = {craft.NODE: WantedArray(_GRID, [Extents(((0, 2**8), (0, 2**8)))])}
+
+
+def _compiled(data: bytes) -> None:
+    found = decode_compiled(data, _WANTED)
+    assert found.keys() == _WANTED.keys()
+    use.use_manifest(found[craft.NODE], _GRID)
+    again = decode_compiled(encode_compiled(found), _WANTED)[craft.NODE]
+    assert use.refs(again) == use.refs(found[craft.NODE])
+
+
+def _compiled_seeds() -> Iterable[bytes]:
+    for question in corpus.manifests():
+        node, wanted, file = corpus.unpack_question(question)
+        found = decode_manifest(file, {node: wanted})[node]
+        if wanted.grid.size <= _GRID.size:
+            yield bytes(encode_compiled({craft.NODE: found}))
+
+
+def _mapped(rng: random.Random, data: bytes) -> bytes:
+    """Damage the map of a compiled manifest, and give it the length that it should have."""
+    if not rng.randrange(3) or len(data) < 16:
+        return mutations.havoc(rng, data)
+    end = 16 + struct.unpack_from("<I", data, 12)[0]
+    packed = mutations.msgpack_value(rng, data[16:end])
+    head = data[:12] + struct.pack("<I", len(packed)) + packed
+    return head + bytes(-len(head) % 8) + data[end + -end % 8 :]
 
 
 # -- layers --------------------------------------------------------------------------------------
@@ -421,6 +462,7 @@ TARGETS: dict[str, Target] = {
         ),
         Target("msgpack", decode_msgpack, _msgpack_seeds, mutations.msgpack_value, max_length=5000),
         Target("zarr", _zarr, corpus.documents, mutations.json_value, ("json",), max_length=10_000),
+        Target("compiled", _compiled, _compiled_seeds, _mapped, max_length=10_000),
         Target("cache", _cache, _cache_seeds, _sealed, max_length=5000),
         Target("toml", _toml, _toml_seeds, _TOML_DAMAGE, ("tomllib",), max_length=10_000),
         Target(

@@ -16,7 +16,7 @@ from vzfs.errors import AccessDenied, FormatError, NameProblem
 from vzfs.formats.icechunk.repo_info import RepoInfo
 from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.model.location import MAX_LOCATION_LENGTH, parse_prefix
-from vzfs.model.manifest import ChunkKind, Manifest
+from vzfs.model.manifest import ChunkKind, ChunkRef, Manifest
 from vzfs.model.moment import format_time
 from vzfs.model.snapshot import Array, Snapshot, SnapshotInfo, VirtualChunkContainer
 from vzfs.plan import pieces
@@ -212,6 +212,11 @@ def use_manifest(manifest: Manifest, grid: ChunkGrid) -> None:
     for table in (manifest.locations, manifest.checksums):
         some(table)
     use_locations(sorted(locations), CONTAINERS)
+
+
+def refs(manifest: Manifest) -> list[ChunkRef]:
+    """Return some refs of *manifest*."""
+    return [manifest.ref(row) for row in some(range(len(manifest)))]
 
 
 def use_array_refs(array: Array, files: Mapping[str, Manifest]) -> None:

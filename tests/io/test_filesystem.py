@@ -83,7 +83,9 @@ def filesystem(repository: FakeRepository, *arrays: Array) -> Filesystem:
     snapshot = Snapshot(id="S", written_at=0, message="", metadata={}, nodes=nodes)
     access = Access(parse_prefix("s3://repos/mine"))
     chunks = Chunks(FakeSource(), access, MemoryCache(2**20), None)
-    return Filesystem(Checkout(repository, snapshot, RefSpec()), access, chunks, ReadAhead(chunks, 2**20))
+    return Filesystem(
+        Checkout(repository, snapshot, RefSpec()), access, chunks, ReadAhead(chunks, 2**20)
+    )
 
 
 def array(

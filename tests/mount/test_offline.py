@@ -100,6 +100,25 @@ def test_an_offline_mount_serves_what_the_cache_has_and_asks_nobody(
     assert server.requests == []
 
 
+def test_a_second_mount_fetches_no_manifest(
+    remote: Remote, cache: Path, mount: Callable[..., Mount], server: ObjectServer
+) -> None:
+    """What a manifest says is in the cache once a mount has needed it; without a cache it is fetched each time."""
+
+    def manifests(where: Path | None) -> int:
+        server.forget_requests()
+        mounted = mount(remote.source, *remote.words, cache=where)
+        assert len(walk(mounted.path)) == 22
+        for name in ("native", "etag", "none"):
+            assert read(mounted.path / name / "c/3") == chunk(3)
+        mounted.end()
+        return sum("/manifests/" in request.target for request in server.requests)
+
+    counts = [manifests(where) for where in (cache, cache, None, None)]
+    assert counts == [counts[0], 0, counts[0], counts[0]]
+    assert counts[0] > 0
+
+
 def test_an_offline_mount_shows_the_branch_as_it_was_seen_last(
     remote: Remote, cache: Path, mount: Callable[..., Mount]
 ) -> None:

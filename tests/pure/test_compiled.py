@@ -226,7 +226,7 @@ def test_texts_that_are_not_utf8_are_refused(size: int) -> None:
     def change(arrays: list) -> None:
         # The first location is s3://b/é, whose last two bytes are one character.
         place = arrays[0][LOCATIONS][2][0]
-        arrays[0][LOCATIONS] = [8, [0, 1], [place, size]]
+        arrays[0][LOCATIONS] = [3, [5, 1], [place, size]]
 
     with pytest.raises(FormatError, match="not UTF-8"):
         decode_compiled(remade(change), WANTED)

@@ -188,7 +188,7 @@ class _Reader:
         inline: _Spec,
     ) -> Manifest:
         """Return the manifest of one array."""
-        if not 0 <= rows <= _MAX_ROWS:
+        if not 0 <= rows <= min(_MAX_ROWS, wanted.grid.size):
             raise _damaged("it has too many rows")
         found = Manifest(
             index=self._ascending(index, rows, is_strict=True),
@@ -197,8 +197,8 @@ class _Reader:
             offset=self._column(offset, rows),
             length=self._column(length, rows),
             checksum=self._column(checksum, rows),
-            locations=self._strings(*locations),
-            checksums=ChecksumTable(self._strings(*etags), self._dates(*dates)),
+            locations=self._strings(rows, *locations),
+            checksums=ChecksumTable(self._strings(rows, *etags), self._dates(rows, *dates)),
             inline=self._text(*inline),
         )
         _check(found, wanted)
@@ -226,8 +226,9 @@ class _Reader:
             raise _damaged("a column does not ascend")
         return column
 
-    def _strings(self, count: object, offsets: object, text: object) -> StringTable:
-        if not isinstance(count, int) or not 0 <= count <= _MAX_ROWS:
+    def _strings(self, rows: int, count: object, offsets: object, text: object) -> StringTable:
+        # Each is of some row.
+        if not isinstance(count, int) or not 0 <= count <= rows:
             raise _damaged("it has too many texts")
         table = StringTable(self._ascending(_spec(offsets), count + 1), self._text(*_spec(text)))
         if int(table.offsets[-1]) > len(table.data):
@@ -235,8 +236,8 @@ class _Reader:
         _check_utf8(table)
         return table
 
-    def _dates(self, count: object, spec: object) -> Narrow:
-        if not isinstance(count, int) or not 0 <= count <= _MAX_ROWS:
+    def _dates(self, rows: int, count: object, spec: object) -> Narrow:
+        if not isinstance(count, int) or not 0 <= count <= rows:
             raise _damaged("it has too many dates")
         dates = self._column(_spec(spec), count)
         if dates.max(initial=0) >= 2**32:

@@ -3,6 +3,7 @@
 What was read of it is remembered in the disk cache, so that a repository can be opened while its
 storage is out of reach (`Remembered`). The storage is asked first wherever it may be asked; what is
 remembered counts only while it does not answer, and then only if it is what its digest says.
+Manifests are kept as they were decoded, which is for `compiled`.
 """
 
 import hashlib
