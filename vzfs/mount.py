@@ -24,7 +24,7 @@ import trio
 
 from vzfs import fuse, mounttable
 from vzfs.access import Access, AccessPolicy, Visibility, in_force
-from vzfs.cache import DiskCache, MemoryCache
+from vzfs.cache import Buffers, DiskCache, MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Config
 from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
@@ -152,7 +152,8 @@ async def mount(
     VzfsError if the mount cannot be made.
     """
     mounttable.check_mountpoint(options.mountpoint)
-    disk = _disk_cache(config, options.visibility)
+    buffers = Buffers()
+    disk = _disk_cache(config, options.visibility, buffers)
     if config.offline and disk is None:
         raise ConfigError(
             ErrorKind.BAD_USAGE,
@@ -167,7 +168,7 @@ async def mount(
         remembered = Remembered(source, disk, access.repository, is_offline=config.offline)
     opened = await _open(config, remembered or source, source, access, compiled)
     memory = MemoryCache(config.memory)
-    chunks = Chunks(opened.source, opened.access, memory, disk)
+    chunks = Chunks(opened.source, opened.access, memory, disk, buffers)
     ahead = ReadAhead(chunks, config.memory // AHEAD_SHARE)
     filesystem = Filesystem(opened.checkout, opened.access, chunks, ahead)
     rooms: dict[str, HasStatistics] = {
@@ -228,15 +229,18 @@ async def mount(
             session.close()
 
 
-def _disk_cache(config: Config, visibility: Visibility) -> DiskCache | None:
+def _disk_cache(config: Config, visibility: Visibility, buffers: Buffers) -> DiskCache | None:
     if config.cache_dir is None:
         return None
     folder = config.cache_dir
     if visibility is Visibility.PUBLIC:
         folder /= PUBLIC_FOLDER
-    limiter = trio.CapacityLimiter(MAX_DISK)
     return DiskCache(
-        folder, max_bytes=config.cache_size, limiter=limiter, owner=str(config.repository)
+        folder,
+        max_bytes=config.cache_size,
+        limiter=trio.CapacityLimiter(MAX_DISK),
+        owner=str(config.repository),
+        buffers=buffers,
     )
 
 

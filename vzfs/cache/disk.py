@@ -22,6 +22,7 @@ from typing import Final
 
 import trio
 
+from vzfs.cache.buffers import Buffers
 from vzfs.cache.entry import EntryKey, check_entry, entry_digest, has_room_for
 from vzfs.cache.folder import CacheFolder
 from vzfs.cache.guard import Guard
@@ -79,7 +80,8 @@ class DiskCache:
 
     *limiter* bounds the threads that wait for the disk to read. *owner* is written into what is
     stored, for people: the repository. *now* is the time of day, which the folder's users compare;
-    *monotonic* measures how long the cache stays off. *patience* is in seconds.
+    *monotonic* measures how long the cache stays off. *patience* is in seconds. *buffers* are what
+    large entries are read into.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class DiskCache:
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         patience: float = PATIENCE,
+        buffers: Buffers | None = None,
     ) -> None:
         self._max_bytes = max_bytes
         self._owner = owner
@@ -107,7 +110,7 @@ class DiskCache:
         self._library = Library(
             self._folder, self._guard, owner, max_bytes // SEGMENT_SHARE, now, monotonic
         )
-        self._singles = Singles(self._folder, self._guard, owner, max_bytes)
+        self._singles = Singles(self._folder, self._guard, owner, max_bytes, buffers or Buffers())
         self._writer = Writer(self._guard, self._library, self._singles, self._count_written)
         self._unwritten = self._writer.unwritten
         self._passes = Passes(self._folder, self._guard, max_bytes, now, self._library.clear)

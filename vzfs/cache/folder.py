@@ -79,18 +79,31 @@ class CacheFolder:
         self._now = now
         self._can_read_at_once = hasattr(os, "RWF_NOWAIT")
 
-    def read(self, name: str, length: int, max_before: int) -> tuple[bytes, bytes] | None:
+    def read(
+        self,
+        name: str,
+        length: int,
+        max_before: int,
+        take: Callable[[int], memoryview] | None = None,
+    ) -> tuple[bytes, bytes | memoryview] | None:
         """Return the file *name* as its last *length* bytes and those before, or None if there is none.
 
-        Marks it as used. Raises FormatError if it cannot be such a file, before reading it.
+        Marks it as used. *take* gives a buffer for the last bytes. Raises FormatError if it cannot be
+        such a file, before reading it.
         """
         opened = self._sized(name, length, max_before)
         if opened is None:
             return None
         fd, before = opened.descriptor.fd, opened.size - length
-        found = _read_exactly(fd, before, 0), _read_exactly(fd, length, before)
+        head = _read_exactly(fd, before, 0)
+        if take is None:
+            data: bytes | memoryview = _read_exactly(fd, length, before)
+        else:
+            buffer = take(length)
+            _read_into(fd, buffer, before)
+            data = buffer.toreadonly()
         self._mark_soon(opened)
-        return found
+        return head, data
 
     def map(
         self, name: str, length: int, max_before: int
@@ -353,6 +366,15 @@ def _created(name: str, folder: int) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
+
+
+def _read_into(fd: int, buffer: memoryview, offset: int) -> None:
+    """Fill *buffer* from *offset* on. Raises FormatError if the file ends before."""
+    while buffer:
+        count = os.preadv(fd, [buffer], offset)
+        if not count:
+            raise _damaged("it is cut short")
+        buffer, offset = buffer[count:], offset + count
 
 
 def _read_exactly(fd: int, length: int, offset: int) -> bytes:

@@ -9,6 +9,8 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final
 
+from vzfs.cache.buffers import SLACK
+
 OVERHEAD: Final = 400
 """Bytes that a kept buffer costs besides its content: key, table row, object header. A bound on
 many tiny ones."""
@@ -63,22 +65,30 @@ class MemoryCache:
         size = memoryview(data).nbytes
         if size + OVERHEAD > self._max_bytes:
             return
-        is_all = isinstance(data, bytes) or (data.readonly and memoryview(data.obj).nbytes == size)
-        self._buffers[key] = data if is_all else bytes(data)
-        self._held += size + OVERHEAD
-        while self._held > self._max_bytes:
+        is_all = isinstance(data, bytes) or (
+            data.readonly and memoryview(data.obj).nbytes * (SLACK - 1) <= size * SLACK
+        )
+        held = self._buffers[key] = data if is_all else bytes(data)
+        self._held += _cost(held)
+        while self._held > self._max_bytes and self._buffers:
             _, oldest = self._buffers.popitem(last=False)
-            self._held -= memoryview(oldest).nbytes + OVERHEAD
+            self._held -= _cost(oldest)
             self._evicted += 1
 
     def discard(self, key: Hashable) -> None:
         """Forget *key*, if it is there."""
         data = self._buffers.pop(key, None)
         if data is not None:
-            self._held -= memoryview(data).nbytes + OVERHEAD
+            self._held -= _cost(data)
 
     def statistics(self) -> MemoryCacheStatistics:
         """Return the counts so far."""
         return MemoryCacheStatistics(
             self._hits, self._misses, self._evicted, len(self._buffers), self._held
         )
+
+
+def _cost(data: bytes | memoryview) -> int:
+    """Return what holding *data* costs: the buffer whole into which it looks."""
+    size = len(data) if isinstance(data, bytes) else memoryview(data.obj).nbytes
+    return size + OVERHEAD

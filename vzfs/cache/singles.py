@@ -5,8 +5,10 @@ thread, since a large one takes longer to read than a thread takes to be asked.
 """
 
 import contextlib
+import functools
 from collections.abc import Callable
 
+from vzfs.cache.buffers import Buffers
 from vzfs.cache.entry import EntryKey, check_entry, encode_entry, entry_digest
 from vzfs.cache.folder import CacheFolder
 from vzfs.cache.guard import Guard
@@ -16,10 +18,16 @@ from vzfs.errors import FormatError
 
 
 class Singles:
-    """Files of one entry in *folder*; what is added is of *owner*, and has at most *max_bytes*."""
+    """Files of one entry in *folder*; what is added is of *owner*, and has at most *max_bytes*.
 
-    def __init__(self, folder: CacheFolder, guard: Guard, owner: str, max_bytes: int) -> None:
+    *buffers* are what they are read into.
+    """
+
+    def __init__(
+        self, folder: CacheFolder, guard: Guard, owner: str, max_bytes: int, buffers: Buffers
+    ) -> None:
         self._folder = folder
+        self._buffers = buffers
         self._guard = guard
         self._owner = owner
         self._max_bytes = max_bytes
@@ -46,7 +54,7 @@ class Singles:
     # -- in the threads ------------------------------------------------------------------------
 
     def _load(self, key: EntryKey) -> Data | None:
-        return self._proven(key, self._folder.read)
+        return self._proven(key, functools.partial(self._folder.read, take=self._buffers.take))
 
     def _map(self, key: EntryKey) -> Data | None:
         return self._proven(key, self._folder.map)

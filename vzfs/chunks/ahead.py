@@ -15,7 +15,8 @@ from typing import Final, NamedTuple
 
 import trio
 
-from vzfs.chunks.chunks import Chunks, Piece
+from vzfs.chunks.chunks import Chunks
+from vzfs.chunks.orders import Piece
 from vzfs.errors import VzfsError
 from vzfs.model.location import ByteRange
 from vzfs.model.manifest import ChunkKind, ChunkRef

@@ -30,15 +30,16 @@ class _Waiting:
 
 
 class Arrival:
-    """One piece of *length* bytes on its way.
+    """One piece of *length* bytes on its way, into a buffer that *take* gives.
 
-    *readers* counts who waits for it. *was_wanted* once anybody did.
+    *was_wanted* once anybody waited for it.
     """
 
-    __slots__ = ("_buffer", "_came", "_data", "_error", "_parts", "_waiting", "length", "was_wanted")  # fmt: skip
+    __slots__ = ("_buffer", "_data", "_error", "_parts", "_take", "_waiting", "length", "was_wanted")  # fmt: skip
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, take: Callable[[int], memoryview]) -> None:
         self.length: Final = length
+        self._take = take
         self.was_wanted = False
         self._buffer: memoryview | None = None
         self._data: Buffer | None = None
@@ -128,7 +129,7 @@ class Arrival:
     def room(self) -> memoryview:
         """Return the buffer that parts are read into."""
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(self.length))
+            self._buffer = self._take(self.length)
         return self._buffer
 
     def progress(self) -> None:
@@ -179,10 +180,12 @@ class Span:
         self,
         length: int,
         places: list[tuple[int, Arrival]],
+        take: Callable[[int], memoryview],
         admit: Callable[[str], None],
         land: Callable[[Arrival], None],
     ) -> None:
         self._places = places
+        self._take = take
         self._admit = admit
         self._land = land
         self._next = 0
@@ -193,7 +196,7 @@ class Span:
         """Return where the bytes go. Raises SourceError for a version that is not admitted."""
         self._admit(version)
         if self._buffer is None:
-            self._buffer = memoryview(bytearray(self._length))
+            self._buffer = self._take(self._length)
         return self._buffer
 
     def came(self, count: int) -> None:

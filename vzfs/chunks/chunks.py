@@ -16,17 +16,19 @@ here are touched only from the event loop.
 import dataclasses
 import functools
 import logging
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal
 
 import trio
 
 from vzfs.access import Access, AuthorizedRange
-from vzfs.cache import DiskCache, EntryKey, MemoryCache
+from vzfs.cache import LARGE, Buffers, DiskCache, EntryKey, MemoryCache
 from vzfs.chunks.arrivals import AbandonedError, Arrival, Buffer, Span, bare
-from vzfs.chunks.pins import Object, Pin, Pins, Place, fixed_version, object_of, place_of
+from vzfs.chunks.orders import Order, Piece, Wanted, range_of, wanted_of
+from vzfs.chunks.pins import Object, Pin, Pins, fixed_version, object_of, place_of
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
-from vzfs.model.location import ByteRange, Checksum
+from vzfs.model.location import ByteRange
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.plan import gaps, parts, pieces, spans
 from vzfs.source import Fetcher, Urgency
@@ -36,14 +38,13 @@ logger = logging.getLogger("vzfs.chunks")
 REMEMBER_FAILURE: Final = 0.5
 """Seconds. Longer than the kernel needs to ask again, shorter than a person needs to retry."""
 MAX_FAILURES: Final = 10_000
+MAX_CONSUMED: Final = 64 * 2**20
+"""Bytes of large pieces that are kept in memory after they were read to their end."""
 SHELF: Final = 26
 """Pieces from 64 MiB (2 to this power) of one object lie together in the disk cache."""
 
 _ITS_OWN: Final = frozenset({ErrorKind.SOURCE_MISMATCH, ErrorKind.EGRESS_SPENT})
 """Troubles of one range, which say nothing of another in the same object."""
-
-type Piece = tuple[Place, int, int, Checksum | None]
-"""What identifies bytes within one mount: object, offset, length, and the version asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -66,37 +67,6 @@ class ChunksStatistics:
     in_flight: int
 
 
-class Wanted(NamedTuple):
-    """A piece and the proof that it may be read; *shelf* is where it lies in the disk cache."""
-
-    identity: Piece
-    proof: AuthorizedRange
-    kind: ChunkKind
-    near: str
-
-
-class _Order:
-    """Pieces of one object that are got together. *was_sought* once the disk was asked for them."""
-
-    __slots__ = ("arrivals", "scope", "urgency", "wanted", "was_sought")
-
-    def __init__(
-        self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
-    ) -> None:
-        self.wanted = wanted
-        self.arrivals = arrivals
-        self.urgency = urgency
-        self.scope = trio.CancelScope()
-        self.was_sought = False
-
-    def has_readers(self) -> bool:
-        return any(arrival.readers for arrival in self.arrivals)
-
-    def missing(self) -> list[tuple[Wanted, Arrival]]:
-        pairs = zip(self.wanted, self.arrivals, strict=True)
-        return [(wanted, arrival) for wanted, arrival in pairs if not arrival.has_ended]
-
-
 class _Reading:
     """A read under way, and what ends it should policy change."""
 
@@ -111,15 +81,23 @@ class Chunks:
     """Reads chunks for everybody who shares this mount, while `run` runs."""
 
     def __init__(
-        self, fetcher: Fetcher, access: Access, memory: MemoryCache, disk: DiskCache | None
+        self,
+        fetcher: Fetcher,
+        access: Access,
+        memory: MemoryCache,
+        disk: DiskCache | None,
+        buffers: Buffers | None = None,
     ) -> None:
         self._fetcher = fetcher
         self._access = access
         self._memory = memory
         self._disk = disk
+        self._buffers = buffers or Buffers()
+        self._consumed: OrderedDict[Piece, int] = OrderedDict()
+        self._consumed_size = 0
         self._pins = Pins(fetcher, disk)
         self._reading: set[_Reading] = set()
-        self._arrivals: dict[Piece, tuple[Arrival, _Order]] = {}
+        self._arrivals: dict[Piece, tuple[Arrival, Order]] = {}
         self._failures: dict[Piece, tuple[float, SourceError]] = {}
         self._background: trio.Nursery | None = None
         self._counts = dict.fromkeys(
@@ -162,7 +140,7 @@ class Chunks:
         found = pieces(ref.length, offset, size, block)
         if len(found) != 1:
             return None if found else b""
-        wanted = _wanted(whole, ref, found[0], near)
+        wanted = wanted_of(whole, ref, found[0], near)
         low = offset - found[0].offset
         high = min(low + size, found[0].length)
         data = self._have(wanted, low, high)
@@ -224,7 +202,7 @@ class Chunks:
         found = pieces(ref.length, offset, size, block)
         read = []
         for piece in found:
-            wanted = _wanted(whole, ref, piece, near)
+            wanted = wanted_of(whole, ref, piece, near)
             low = max(offset - piece.offset, 0)
             high = min(offset + size - piece.offset, piece.length)
             read.append(await self._piece(wanted, low, high))
@@ -253,6 +231,8 @@ class Chunks:
     def _have(self, wanted: Wanted, low: int, high: int) -> Buffer | None:
         data = self._memory.get(wanted.identity)
         if data is not None:
+            if high == len(data) >= LARGE:
+                self._consume(wanted.identity, high)
             return memoryview(data)[low:high]
         coming = self._arrivals.get(wanted.identity)
         if coming is None:
@@ -260,12 +240,22 @@ class Chunks:
         coming[0].was_wanted = True
         return coming[0].have(low, high)
 
+    def _consume(self, piece: Piece, size: int) -> None:
+        """Hear that the end of a large piece was read: of such ones few are kept, so that their memory is used again."""
+        consumed = self._consumed
+        self._consumed_size += size - consumed.pop(piece, 0)
+        consumed[piece] = size
+        while self._consumed_size > MAX_CONSUMED:
+            oldest, size = consumed.popitem(last=False)
+            self._consumed_size -= size
+            self._memory.discard(oldest)
+
     async def is_cached(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
         """Whether the beginning of a chunk would be served without a request to its source."""
         if ref.kind is ChunkKind.INLINE or ref.length == 0:
             return True
         whole = self._access.authorize(ref)
-        wanted = _wanted(whole, ref, pieces(ref.length, 0, 1, block)[0], near)
+        wanted = wanted_of(whole, ref, pieces(ref.length, 0, 1, block)[0], near)
         if self._memory.get(wanted.identity) is not None:
             return True
         if self._disk is None:
@@ -297,7 +287,7 @@ class Chunks:
             except AccessDenied:
                 continue
             for piece in ranges:
-                wanted = _wanted(whole, ref, piece, near)
+                wanted = wanted_of(whole, ref, piece, near)
                 identity = wanted.identity
                 failure = self._failures.get(identity) if self._failures else None
                 if (
@@ -312,7 +302,7 @@ class Chunks:
                 objects.setdefault(object_of(wanted.proof), []).append(wanted)
         for several in objects.values():
             self._counts["ahead"] += len(several)
-            self._send_for(several, [Arrival(w.proof.max_length) for w in several], Urgency.AHEAD)
+            self._send_for(several, [self._arrival(w) for w in several], Urgency.AHEAD)
         return [(number, identity) for identity, number in sent.items()]
 
     def has_room(self, size: int) -> bool:
@@ -325,7 +315,7 @@ class Chunks:
             whole = self._access.authorize(ref)
         except AccessDenied:
             return False
-        return self._is_at_hand(_wanted(whole, ref, ByteRange(0, ref.length), near))
+        return self._is_at_hand(wanted_of(whole, ref, ByteRange(0, ref.length), near))
 
     def _is_at_hand(self, wanted: Wanted) -> bool:
         """Whether the disk cache gives a piece as soon as it is asked for."""
@@ -344,36 +334,39 @@ class Chunks:
         """Forget a piece that was got ahead, or give it up on its way, as nobody reads it."""
         self._memory.discard(piece)
 
-    def _send_for_one(self, wanted: Wanted) -> tuple[Arrival, _Order]:
+    def _arrival(self, wanted: Wanted) -> Arrival:
+        return Arrival(wanted.proof.max_length, self._buffers.take)
+
+    def _send_for_one(self, wanted: Wanted) -> tuple[Arrival, Order]:
         failure = self._failures.get(wanted.identity)
         if failure is not None and failure[0] > trio.current_time():
             raise bare(failure[1])
-        arrival = Arrival(wanted.proof.max_length)
+        arrival = self._arrival(wanted)
         return arrival, self._send_for([wanted], [arrival], Urgency.DEMAND)
 
     def _send_for(
         self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
-    ) -> _Order:
+    ) -> Order:
         if self._background is None:
             raise RuntimeError("chunks are read while run() runs")
-        order = _Order(wanted, arrivals, urgency)
+        order = Order(wanted, arrivals, urgency)
         for each, arrival in zip(wanted, arrivals, strict=True):
             self._arrivals[each.identity] = arrival, order
         self._background.start_soon(self._fill, order)
         return order
 
-    def _give_up(self, order: _Order) -> None:
+    def _give_up(self, order: Order) -> None:
         """Stop getting *order*; who asks from now on sends for it anew."""
         self._forget(order)
         order.scope.cancel()
 
-    def _forget(self, order: _Order) -> None:
+    def _forget(self, order: Order) -> None:
         for wanted, arrival in zip(order.wanted, order.arrivals, strict=True):
             coming = self._arrivals.get(wanted.identity)
             if coming is not None and coming[0] is arrival:
                 del self._arrivals[wanted.identity]
 
-    async def _fill(self, order: _Order) -> None:
+    async def _fill(self, order: Order) -> None:
         """Get the pieces of *order*; whatever comes of it, those who wait are told."""
         try:
             with order.scope:
@@ -390,7 +383,7 @@ class Chunks:
             for _, arrival in order.missing():
                 arrival.fail(AbandonedError())
 
-    def _fail(self, order: _Order, error: SourceError) -> None:
+    def _fail(self, order: Order, error: SourceError) -> None:
         missing = order.missing()
         if error.kind in _ITS_OWN and len(order.wanted) > 1:
             return  # whoever waits asks for what it wants alone
@@ -405,7 +398,7 @@ class Chunks:
 
     # -- getting -------------------------------------------------------------------------------
 
-    async def _get(self, order: _Order) -> None:
+    async def _get(self, order: Order) -> None:
         """Get what is missing of *order*, of one version.
 
         Another task may pin a version, or give up a pin, at each `await`; what is not there by then
@@ -427,7 +420,7 @@ class Chunks:
                     # It has just been waited for; the next read asks again.
                     trouble, pin.trouble = pin.trouble, None
                     raise trouble
-            ranges = [_range(wanted) for wanted, _ in missing]
+            ranges = [range_of(wanted) for wanted, _ in missing]
             groups = list(spans(ranges, *self._fetcher.pace(first)))
             if len(groups) > 1:
                 self._divide(order, missing, groups)
@@ -470,7 +463,7 @@ class Chunks:
 
     def _divide(
         self,
-        order: _Order,
+        order: Order,
         missing: Sequence[tuple[Wanted, Arrival]],
         groups: Iterable[Sequence[int]],
     ) -> None:
@@ -487,7 +480,7 @@ class Chunks:
 
     async def _fetch(
         self,
-        order: _Order,
+        order: Order,
         missing: Sequence[tuple[Wanted, Arrival]],
         pin: Pin | None,
         fixed: str | None,
@@ -517,16 +510,20 @@ class Chunks:
             urgency=order.urgency,
         )
         if len(missing) > 1:
-            last = max((wanted for wanted, _ in missing), key=lambda wanted: _range(wanted).end)
+            last = max((wanted for wanted, _ in missing), key=lambda wanted: range_of(wanted).end)
             whole = first.through(last.proof)
-            start = _range(missing[0][0]).offset
-            places = [(_range(w).offset - start, arrival) for w, arrival in missing]
-            wanted_of = {id(arrival): wanted for wanted, arrival in missing}
+            start = range_of(missing[0][0]).offset
+            places = [(range_of(w).offset - start, arrival) for w, arrival in missing]
+            by_arrival = {id(arrival): wanted for wanted, arrival in missing}
             self._counts["joined"] += len(missing)
-            self._counts["in_vain"] += gaps([_range(w) for w, _ in missing])
+            self._counts["in_vain"] += gaps([range_of(w) for w, _ in missing])
             self._counts["fetched"] += len(missing)
             span = Span(
-                whole.max_length, places, admit, lambda a: self._keep_new(wanted_of[id(a)], a)
+                whole.max_length,
+                places,
+                self._buffers.take,
+                admit,
+                lambda a: self._keep_new(by_arrival[id(a)], a),
             )
             await ask(whole, sink=span)
             return
@@ -620,14 +617,3 @@ def read_alike(ref: ChunkRef, before: Access, after: Access) -> bool:
         return place_of(before.authorize(ref)) == place_of(after.authorize(ref))
     except AccessDenied:
         return False
-
-
-def _wanted(whole: AuthorizedRange, ref: ChunkRef, piece: ByteRange, near: str) -> Wanted:
-    proof = whole if piece.length == ref.length else whole.part(piece)
-    identity = place_of(proof), ref.offset + piece.offset, piece.length, proof.checksum
-    return Wanted(identity, proof, ref.kind, near)
-
-
-def _range(wanted: Wanted) -> ByteRange:
-    _, offset, length, _ = wanted.identity
-    return ByteRange(offset, length)

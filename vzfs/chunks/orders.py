@@ -1,0 +1,62 @@
+"""What is sent for: pieces, the proofs that they may be read, and those that are got together."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import trio
+
+from vzfs.access import AuthorizedRange
+from vzfs.chunks.arrivals import Arrival
+from vzfs.chunks.pins import Place, place_of
+from vzfs.model.location import ByteRange, Checksum
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.source import Urgency
+
+type Piece = tuple[Place, int, int, Checksum | None]
+"""What identifies bytes within one mount: object, offset, length, and the version asked for."""
+
+
+class Wanted(NamedTuple):
+    """A piece and the proof that it may be read; *near* names what it lies with, if it is native."""
+
+    identity: Piece
+    proof: AuthorizedRange
+    kind: ChunkKind
+    near: str
+
+
+class Order:
+    """Pieces of one object that are got together. *was_sought* once the disk was asked for them."""
+
+    __slots__ = ("arrivals", "scope", "urgency", "wanted", "was_sought")
+
+    def __init__(
+        self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
+    ) -> None:
+        self.wanted = wanted
+        self.arrivals = arrivals
+        self.urgency = urgency
+        self.scope = trio.CancelScope()
+        self.was_sought = False
+
+    def has_readers(self) -> bool:
+        """Whether anybody waits for any of it."""
+        return any(arrival.readers for arrival in self.arrivals)
+
+    def missing(self) -> list[tuple[Wanted, Arrival]]:
+        """Return what has neither landed nor failed."""
+        pairs = zip(self.wanted, self.arrivals, strict=True)
+        return [(wanted, arrival) for wanted, arrival in pairs if not arrival.has_ended]
+
+
+def wanted_of(whole: AuthorizedRange, ref: ChunkRef, piece: ByteRange, near: str) -> Wanted:
+    """Return a piece of the chunk of *ref*, whose proof is *whole*."""
+    proof = whole if piece.length == ref.length else whole.part(piece)
+    identity = place_of(proof), ref.offset + piece.offset, piece.length, proof.checksum
+    return Wanted(identity, proof, ref.kind, near)
+
+
+def range_of(wanted: Wanted) -> ByteRange:
+    """Return which bytes of its object a piece is."""
+    _, offset, length, _ = wanted.identity
+    return ByteRange(offset, length)
