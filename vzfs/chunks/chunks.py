@@ -487,7 +487,8 @@ class Chunks:
     ) -> None:
         """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
         first = missing[0][0].proof
-        if self._disk is not None:
+        if self._disk is not None and order.urgency is Urgency.AHEAD:
+            # Who waits for bytes does not wait for the disk; what it has no room for is not cached.
             await self._disk.wait_for_room(sum(wanted.proof.max_length for wanted, _ in missing))
         versions: set[str] = set()
 
