@@ -94,10 +94,15 @@ def _mounted(tmp_path: Path, server: ObjectServer, mount: Callable[..., Mount]) 
     return mount(path, "--allow", prefix, "--deadline", str(DEADLINE))
 
 
+def waits_for_pages(process: subprocess.Popen[bytes]) -> bool:
+    """Whether a process is in a read through the page cache, and not before it."""
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
+
+
 def waits_in_kernel(process: subprocess.Popen[bytes]) -> bool:
-    """Whether a process waits for pages, or for the answer to a request."""
-    state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0]
-    return state == "D" or "request_wait_answer" in Path(f"/proc/{process.pid}/wchan").read_text()
+    """Whether a process waits for pages, or for the answer to a request, be it to open a file."""
+    wait = Path(f"/proc/{process.pid}/wchan").read_text()
+    return waits_for_pages(process) or "request_wait_answer" in wait
 
 
 def seconds_until_gone(process: subprocess.Popen[bytes], number: signal.Signals) -> float:
@@ -153,7 +158,9 @@ def test_who_is_killed_while_a_manifest_is_read_is_gone_at_once(
     gate.set()
 
 
+@pytest.mark.parametrize("how", ["read", "direct"])
 def test_a_handled_signal_waits_for_the_deadline_at_most(
+    how: str,
     tmp_path: Path,
     server: ObjectServer,
     mount: Callable[..., Mount],
@@ -168,8 +175,9 @@ def test_a_handled_signal_waits_for_the_deadline_at_most(
     mounted = mount(path, "--allow", prefix, "--deadline", "2")
     mounted.expect_log("no answer|stall")
     server.fault("b/x0", stall(gate), 99)
-    reader = start(mounted.path / "a/c/0", READERS["read"])
+    reader = start(mounted.path / "a/c/0", READERS[how])
     began = time.monotonic()
+    wait_until(lambda: server.count(key="b/x0") > 0, "the source is asked")
     wait_until(lambda: waits_in_kernel(reader), "the reader waits")
     reader.send_signal(signal.SIGINT)
     reader.wait(timeout=PATIENCE)
@@ -189,7 +197,7 @@ def test_other_readers_of_what_a_killed_one_wanted_get_it(
     first = start(path, READERS["direct"])
     wait_until(lambda: server.count(key="b/x0") > 0, "the source is asked")
     second = start(path, f"assert len({READERS['read']}) == 10")
-    wait_until(lambda: waits_in_kernel(second), "the second reader waits")
+    wait_until(lambda: waits_for_pages(second), "the second reader waits")
     assert seconds_until_gone(first, signal.SIGKILL) < AT_ONCE
     gate.set()
     assert second.wait(timeout=PATIENCE) == 0
@@ -206,7 +214,7 @@ def test_readers_that_stall_leave_room_for_others(
     for n in range(STALLED):
         server.fault(f"b/x{n}", stall(gate), 99)
     readers = [start(mounted.path / f"x{n}/c/0", READERS["read"]) for n in range(STALLED)]
-    wait_until(lambda: all(map(waits_in_kernel, readers)), "all readers wait")
+    wait_until(lambda: all(map(waits_for_pages, readers)), "all readers wait")
     other = start(mounted.path / "good/c/0", READERS["read"])
     assert other.wait(timeout=PATIENCE) == 0
     gate.set()
