@@ -477,11 +477,3 @@ async def test_the_kernel_is_told_which_pages_to_drop(session: Session, kernel: 
     notices = [kernel._socket.recv(100) for _ in range(20)]
     assert sorted(struct.unpack("=IiQQqq", notice)[3] for notice in notices) == list(range(2, 22))
     await session.drop_pages([])
-
-
-def test_pages_are_stored_behind_their_notice(session: Session, kernel: FakeKernel) -> None:
-    """What the kernel is to keep follows the notice that says where."""
-    session.store_pages(7, 4096, memoryview(b"data"))
-    notice = kernel._socket.recv(100)
-    assert struct.unpack_from("=IiQQQII", notice) == (len(notice), 4, 0, 7, 4096, 4, 0)
-    assert notice.endswith(b"data")

@@ -124,5 +124,3 @@ def test_a_notice_is_as_long_as_it_says() -> None:
     """Notices carry their code in the place of an errno, and no number."""
     notice = protocol.inval_inode_notice(7)
     assert struct.unpack("=IiQQqq", notice) == (len(notice), 2, 0, 7, 0, 0)
-    head = protocol.store_notice(7, 4096, 10)
-    assert struct.unpack("=IiQQQII", head) == (len(head) + 10, 4, 0, 7, 4096, 10, 0)

@@ -309,7 +309,7 @@ def _of_use(refs: ArrayRefs, coords: tuple[int, ...]) -> ChunkRef | None:
         ref = refs.find(coords)
     except VzfsError:
         return None
-    if ref is None or ref.kind is ChunkKind.INLINE or block_of(ref.length):
+    if ref is None or not ref.length or ref.kind is ChunkKind.INLINE or block_of(ref.length):
         return None
     return ref
 

@@ -91,7 +91,6 @@ class Notice(enum.IntEnum):
     """What the file system tells the kernel unasked."""
 
     INVAL_INODE = 2
-    STORE = 4
 
 
 class MalformedError(Exception):
@@ -226,7 +225,6 @@ _STATFS_REPLY: Final = struct.Struct("=QQQQQIIII24x")
 _XATTR_SIZE: Final = struct.Struct("=II")
 _DIRENT: Final = struct.Struct("=QQII")
 _INVAL_INODE: Final = struct.Struct("=Qqq")
-_STORE: Final = struct.Struct("=QQII")
 REPLY_SIZE: Final = _REPLY.size
 DIRENT_SIZE: Final = _DIRENT.size
 ENTRY_SIZE: Final = _ENTRY_REPLY.size
@@ -309,9 +307,3 @@ def inval_inode_notice(inode: int) -> bytes:
     """Have the kernel drop what it keeps of an inode: attributes and all pages."""
     size = REPLY_SIZE + _INVAL_INODE.size
     return _REPLY.pack(size, Notice.INVAL_INODE, 0) + _INVAL_INODE.pack(inode, 0, 0)
-
-
-def store_notice(inode: int, offset: int, size: int) -> bytes:
-    """Begin the notice that has the kernel keep *size* bytes of a file, which are to follow."""
-    whole = REPLY_SIZE + _STORE.size + size
-    return _REPLY.pack(whole, Notice.STORE, 0) + _STORE.pack(inode, offset, size, 0)

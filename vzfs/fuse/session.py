@@ -336,10 +336,6 @@ class Session:
         for inode in inodes:
             self._notify([protocol.inval_inode_notice(inode)])
 
-    def store_pages(self, inode: int, offset: int, data: bytes | memoryview) -> None:
-        """Have the kernel keep *data* as what a file has from *offset* on; it may wait for a read."""
-        self._notify([protocol.store_notice(inode, offset, len(data)), data])
-
     def _notify(self, parts: Sequence[bytes | memoryview]) -> None:
         try:
             os.writev(self._descriptor, parts)
