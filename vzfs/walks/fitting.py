@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from vzfs.model.chunkgrid import ChunkGrid
-from vzfs.walks.paths import Box, Coords, Jump, Loop, Path, box_of
+from vzfs.walks.paths import Box, Coords, Jump, Loop, Path, Touch, box_of
 
 CHANCE: Final = 2e-5
 """How often a touch of a random reader may seem to belong to a progression."""
@@ -19,23 +19,16 @@ MAX_PERMUTED: Final = 3
 """Up to how many moving axes every order is tried; beyond that, C order and F order."""
 
 
-class Stray(NamedTuple):
-    """A touch that is on no walk's path; *time* counts the touches of the array."""
-
-    coords: Coords
-    time: int
-
-
 class Fit(NamedTuple):
     """The box that some touches fill best, and how well.
 
-    *ordinals* are theirs, in the order of time; *holes* counts the chunks between the first and
-    the last that were not touched.
+    *moved* are the loops that were seen to move, innermost first; *lag* is by how many places a touch
+    came behind another.
     """
 
     box: Box
-    ordinals: list[int]
-    holes: int
+    moved: list[Loop]
+    lag: int
 
 
 class _Axis(NamedTuple):
@@ -48,14 +41,13 @@ class _Axis(NamedTuple):
     indices: list[int]
 
 
-def progression(
-    flat: int, coords: Coords, now: int, strays: dict[int, Stray], grid: ChunkGrid
-) -> list[int]:
-    """Return the strays that form with *flat*, just touched at *coords*, a progression, oldest first.
+def progression(flat: int, touch: Touch, strays: dict[int, Touch], grid: ChunkGrid) -> list[int]:
+    """Return the strays that form a progression with *flat*, just touched, the oldest first.
 
     Empty if there is none that chance would not make as well. How likely that is depends on how
     many chunks are in step, in how many touches, in how large a grid, and on how plain the step is.
     """
+    now, coords = touch
     size = max(grid.size, LEAST_SIZE)
     best: list[int] = []
     for other in itertools.islice(reversed(strays.keys()), MAX_PARTNERS):
@@ -65,15 +57,14 @@ def progression(
         run = [*_run(flat, -step, strays), *_run(flat, step, strays)]
         if len(run) <= len(best):
             continue
-        age = now - min(strays[member].time for member in run) + 1
-        length = len(run) + 1
-        ways = length * _plainness(coords, strays[other].coords, step)
-        if ways * (age / size) ** (length - 1) <= CHANCE:
+        age = now - min(strays[member][0] for member in run) + 1
+        ways = (len(run) + 1) * _plainness(coords, strays[other][1], step)
+        if ways * (age / size) ** len(run) <= CHANCE:
             best = run
-    return sorted(best, key=lambda member: strays[member].time)
+    return sorted(best, key=strays.__getitem__)
 
 
-def _run(flat: int, step: int, strays: dict[int, Stray]) -> list[int]:
+def _run(flat: int, step: int, strays: dict[int, Touch]) -> list[int]:
     """Return the unbroken run of strays beside *flat* in one direction."""
     run = []
     while (flat := flat + step) in strays:
@@ -92,19 +83,22 @@ def path_of(members: Sequence[int], touched: Sequence[Coords], grid: ChunkGrid) 
 
     *members* are its flat indices and *touched* its coordinates, in the order of time.
     """
-    fitted = fit(touched, grid.shape)
-    if fitted is not None and not fitted.holes:
+    fitted = fit(touched, grid.shape, max_holes=0)
+    if fitted is not None:
         return fitted.box
     rises = members[-1] > members[0]
     ordered = sorted(members, reverse=not rises)
     return Jump(grid, ordered[0], ordered[1] - ordered[0])
 
 
-def fit(touched: Sequence[Coords], shape: Coords) -> Fit | None:
+def fit(
+    touched: Sequence[Coords], shape: Coords, max_holes: int, before: Path | None = None
+) -> Fit | None:
     """Return the box with the order of axes that explains best what was *touched*, in order of time.
 
-    None if nothing moved. The best order is that in which the touches lie closest together, and
-    came with the fewest steps back.
+    None if nothing moved, or if between the first and the last more than *max_holes* were left out. The best order is that in which the touches
+    lie closest together, and came with the fewest steps back. *before* is the path that the reader
+    was thought to be on.
     """
     moving = [
         _lattice(axis, column)
@@ -119,13 +113,19 @@ def fit(touched: Sequence[Coords], shape: Coords) -> Fit | None:
         orders = list(itertools.permutations(moving))
     else:
         orders = [tuple(moving), tuple(reversed(moving))]
-    cost, loops, ordinals = min(
-        (_arranged(order, len(touched)) for order in orders), key=lambda tried: tried[0]
-    )
-    del cost
-    holes = max(ordinals) - min(ordinals) + 1 - len(set(ordinals))
-    box = box_of(loops, touched[-1], shape)
-    return Fit(box, ordinals, holes)
+    most = len(set(touched)) + max_holes
+    tried = [_arranged(order, len(touched)) for order in orders if _least_span(order) <= most]
+    best = min(tried, key=lambda arrangement: arrangement.cost, default=None)
+    if best is None or best.span > most:
+        return None
+    box = box_of(best.loops, touched[-1], shape, before)
+    return Fit(box, best.loops, max(lags(best.ordinals)))
+
+
+def _least_span(order: tuple[_Axis, ...]) -> int:
+    """Return how far apart in this order the outermost axis alone puts the first and the last."""
+    outermost = order[-1].length
+    return (outermost - 2) * math.prod(axis.length for axis in order[:-1]) + 2
 
 
 def _lattice(axis: int, column: tuple[int, ...]) -> _Axis:
@@ -135,8 +135,20 @@ def _lattice(axis: int, column: tuple[int, ...]) -> _Axis:
     return _Axis(axis, low, step, max(indices) + 1, indices)
 
 
-def _arranged(order: tuple[_Axis, ...], count: int) -> tuple[int, list[Loop], list[int]]:
-    """Return what an order of axes costs, its loops, and the ordinals of the touches in it."""
+class _Arrangement(NamedTuple):
+    """The axes in one order: the loops, the touches' ordinals, and how many places these span.
+
+    *cost* says how badly the order explains the touches.
+    """
+
+    loops: list[Loop]
+    ordinals: list[int]
+    span: int
+    cost: int
+
+
+def _arranged(order: tuple[_Axis, ...], count: int) -> _Arrangement:
+    # An axis goes the way it mostly went while those outside of it stood still.
     votes = dict.fromkeys((axis.axis for axis in order), 0)
     for i in range(1, count):
         for axis in reversed(order):
@@ -157,8 +169,10 @@ def _arranged(order: tuple[_Axis, ...], count: int) -> tuple[int, list[Loop], li
             for i, index in enumerate(indices):
                 ordinals[i] += (length - 1 - index) * weight
         weight *= length
-    furthest = back = 0
-    for ordinal in ordinals:
-        furthest = max(furthest, ordinal)
-        back += furthest - ordinal
-    return back + max(ordinals) - min(ordinals), loops, ordinals
+    span = max(ordinals) - min(ordinals) + 1
+    return _Arrangement(loops, ordinals, span, span + sum(lags(ordinals)))
+
+
+def lags(ordinals: Sequence[int]) -> list[int]:
+    """Return by how many places each touch came behind the furthest before it."""
+    return [f - o for f, o in zip(itertools.accumulate(ordinals, max), ordinals, strict=True)]
