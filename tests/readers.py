@@ -96,7 +96,7 @@ class Outcome:
     in_vain: int = 0
     batches: int = 0
     most_outstanding: int = 0
-    repeated: int = 0
+    too_late: int = 0  # asked for after somebody had touched it
 
     @property
     def coverage(self) -> float:
@@ -125,7 +125,7 @@ def follow(walks: Walks, asked_for: Iterable[Coords], limit: int = 128) -> Outco
         batch = walks.touch(coords, limit)
         outcome.batches += bool(batch)
         for ahead in batch:
-            outcome.repeated += ahead in got
+            outcome.too_late += ahead in touched
             unread += ahead not in touched
             got.add(ahead)
         outcome.most_outstanding = max(outcome.most_outstanding, unread)

@@ -22,13 +22,12 @@ MAX_PERMUTED: Final = 3
 class Fit(NamedTuple):
     """The box that some touches fill best, and how well.
 
-    *moved* are the loops that were seen to move, innermost first. *holes* counts the chunks between the first
-    and the last that were not touched; *lag* is by how many places a touch came behind another.
+    *moved* are the loops that were seen to move, innermost first; *lag* is by how many places a touch
+    came behind another.
     """
 
     box: Box
     moved: list[Loop]
-    holes: int
     lag: int
 
 
@@ -84,19 +83,22 @@ def path_of(members: Sequence[int], touched: Sequence[Coords], grid: ChunkGrid) 
 
     *members* are its flat indices and *touched* its coordinates, in the order of time.
     """
-    fitted = fit(touched, grid.shape)
-    if fitted is not None and not fitted.holes:
+    fitted = fit(touched, grid.shape, max_holes=0)
+    if fitted is not None:
         return fitted.box
     rises = members[-1] > members[0]
     ordered = sorted(members, reverse=not rises)
     return Jump(grid, ordered[0], ordered[1] - ordered[0])
 
 
-def fit(touched: Sequence[Coords], shape: Coords, before: Path | None = None) -> Fit | None:
+def fit(
+    touched: Sequence[Coords], shape: Coords, max_holes: int, before: Path | None = None
+) -> Fit | None:
     """Return the box with the order of axes that explains best what was *touched*, in order of time.
 
-    None if nothing moved. The best order is that in which the touches lie closest together, and
-    came with the fewest steps back.
+    None if nothing moved, or if between the first and the last more than *max_holes* were left out. The best order is that in which the touches
+    lie closest together, and came with the fewest steps back. *before* is the path that the reader
+    was thought to be on.
     """
     moving = [
         _lattice(axis, column)
@@ -111,11 +113,19 @@ def fit(touched: Sequence[Coords], shape: Coords, before: Path | None = None) ->
         orders = list(itertools.permutations(moving))
     else:
         orders = [tuple(moving), tuple(reversed(moving))]
-    best = min((_arranged(order, len(touched)) for order in orders), key=lambda tried: tried.cost)
-    ordinals = best.ordinals
-    holes = max(ordinals) - min(ordinals) + 1 - len(set(ordinals))
+    most = len(set(touched)) + max_holes
+    tried = [_arranged(order, len(touched)) for order in orders if _least_span(order) <= most]
+    best = min(tried, key=lambda arrangement: arrangement.cost, default=None)
+    if best is None or best.span > most:
+        return None
     box = box_of(best.loops, touched[-1], shape, before)
-    return Fit(box, best.loops, holes, max(_lags(ordinals)))
+    return Fit(box, best.loops, max(lags(best.ordinals)))
+
+
+def _least_span(order: tuple[_Axis, ...]) -> int:
+    """Return how far apart in this order the outermost axis alone puts the first and the last."""
+    outermost = order[-1].length
+    return (outermost - 2) * math.prod(axis.length for axis in order[:-1]) + 2
 
 
 def _lattice(axis: int, column: tuple[int, ...]) -> _Axis:
@@ -126,10 +136,14 @@ def _lattice(axis: int, column: tuple[int, ...]) -> _Axis:
 
 
 class _Arrangement(NamedTuple):
-    """The axes in one order: the loops, the touches' ordinals, and how badly it explains them."""
+    """The axes in one order: the loops, the touches' ordinals, and how many places these span.
+
+    *cost* says how badly the order explains the touches.
+    """
 
     loops: list[Loop]
     ordinals: list[int]
+    span: int
     cost: int
 
 
@@ -155,10 +169,10 @@ def _arranged(order: tuple[_Axis, ...], count: int) -> _Arrangement:
             for i, index in enumerate(indices):
                 ordinals[i] += (length - 1 - index) * weight
         weight *= length
-    cost = sum(_lags(ordinals)) + max(ordinals) - min(ordinals)
-    return _Arrangement(loops, ordinals, cost)
+    span = max(ordinals) - min(ordinals) + 1
+    return _Arrangement(loops, ordinals, span, span + sum(lags(ordinals)))
 
 
-def _lags(ordinals: list[int]) -> list[int]:
+def lags(ordinals: Sequence[int]) -> list[int]:
     """Return by how many places each touch came behind the furthest before it."""
     return [f - o for f, o in zip(itertools.accumulate(ordinals, max), ordinals, strict=True)]

@@ -19,6 +19,9 @@ LATE: Final = 8
 """Touches of whose places the front is the median, so that strangers who hit upon the path do not
 move it."""
 
+MAX_LAG: Final = 128
+"""Places; four times the most requests that readers keep in flight."""
+
 type Asked = dict[Coords, Walk]
 """The chunks that were asked for and neither touched nor passed since, with the walk they are of."""
 
@@ -32,14 +35,15 @@ class Walk:
     """
 
     __slots__ = (
-        "_asked", "_asked_to", "_front", "_late", "_outstanding", "_turn", "_whose",
+        "_asked", "_asked_to", "_front", "_is_eager", "_late", "_outstanding", "_turn", "_whose",
         "lag", "path", "recent", "skipped", "window",
     )  # fmt: skip
 
     def __init__(self, path: Path, touched: Iterable[Touch], whose: Asked) -> None:
         self._whose = whose
-        self._asked: deque[tuple[int, Coords]] = deque()  # by ordinal; touched ones stay a while
+        self._asked: deque[tuple[int, Coords]] = deque()  # touched ones stay until passed
         self._outstanding = 0
+        self._is_eager = False
         self.window = 0
         self.recent = deque(touched, maxlen=RECALL)
         self.skipped: deque[Coords] = deque(maxlen=RECALL)
@@ -56,7 +60,7 @@ class Walk:
         self._front = self.lag = 0
         for ordinal in ordinals:
             self._front = max(self._front, ordinal)
-            self.lag = max(self.lag, self._front - ordinal)
+            self.lag = min(max(self.lag, self._front - ordinal), MAX_LAG)
         self._asked_to = self._front
         self._turn = 0
         self._pass_turns(self._front)
@@ -110,7 +114,7 @@ class Walk:
         if was_asked:
             self._outstanding -= 1
             # A stranger seldom touches just what was asked for, so this is how the reader reads.
-            self.lag = max(self.lag, front - ordinal)
+            self.lag = min(max(self.lag, front - ordinal), MAX_LAG)
         if self._turn < len(self.path.turns):
             self._pass_turns(ordinal if was_asked else front)
         asked, behind = self._asked, front - 2 * self.lag - LATE
@@ -120,6 +124,11 @@ class Walk:
                 del self._whose[passed]
                 self._outstanding -= 1
                 self.skipped.append(passed)
+
+    @property
+    def reached(self) -> int:
+        """How far along its path the walk has come."""
+        return max(self._late)
 
     @property
     def time(self) -> int:
@@ -135,28 +144,32 @@ class Walk:
         if ahead > min(self.window, limit) // 2:
             return []
         path, turns = self.path, self.path.turns
-        window = min(self.window * 2 or FIRST_WINDOW, limit)
+        window = self.window if self._is_eager else self.window * 2 or FIRST_WINDOW
+        window = min(window, limit)
         start = max(self._asked_to, self._front) + 1
-        end = min(start + window - ahead, path.size)
+        # The front is a cautious guess: some of what follows it may have been touched.
+        end = min(start + window + 2 * self.lag + LATE, path.size)
         if self._turn < len(turns):
             end = min(end, turns[self._turn] + PROBE)
-        if end <= start:
-            return []
-        self.window = window
-        self._asked_to = end - 1
-        batch = []
-        for ordinal in range(start, end):
-            coords = path.at(ordinal)
+        batch: list[Coords] = []
+        for ordinal, coords in enumerate(path.stretch(start, end), start):
+            if len(batch) == window - ahead:
+                break
+            self._asked_to = ordinal
             if coords not in touched and coords not in self._whose:
                 self._whose[coords] = self
                 self._asked.append((ordinal, coords))
                 batch.append(coords)
-        self._outstanding += len(batch)
+        if batch:
+            self.window = window
+            self._is_eager = False
+            self._outstanding += len(batch)
         return batch
 
     def wasted(self) -> None:
         """Note that a chunk asked for was dropped unread: be less eager."""
         self._outstanding -= 1
+        self._is_eager = True
         self.window //= 2
 
     def forget(self) -> None:

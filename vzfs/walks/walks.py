@@ -2,14 +2,14 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from operator import ne
 from typing import Final
 
 from vzfs.model.chunkgrid import ChunkGrid
-from vzfs.walks.fitting import Fit, fit, path_of, progression
-from vzfs.walks.paths import Coords, Path, Touch
-from vzfs.walks.walk import FIRST_WINDOW, LATE, Asked, Walk
+from vzfs.walks.fitting import Fit, fit, lags, path_of, progression
+from vzfs.walks.paths import Box, Coords, Jump, Path, Touch, box_like
+from vzfs.walks.walk import FIRST_WINDOW, LATE, RECALL, Asked, Walk
 
 MAX_WALKS: Final = 16
 """Walks through one array that are followed at once."""
@@ -21,12 +21,12 @@ MAX_TOUCHED: Final = 256
 """Late touches that are not asked for, whatever walk comes upon them."""
 STALE: Final = 256
 """Touches of the array after which a walk that had none of them is not thought to turn."""
-
-
+MAX_CORRECTED: Final = 4
+"""Walks, those touched last, that strays may be of."""
 MIN_SKIPPED: Final = 2
 """Chunks passed over at which a walk is fitted again."""
-
-
+MANY: Final = 8
+"""Strays that fill a box thinly and yet not by chance."""
 ORDERLY: Final = 2
 """Places out of order up to which a reader's first two strays say that it turned."""
 
@@ -63,8 +63,9 @@ class Walks:
     def touch(self, coords: Coords, limit: int) -> list[Coords]:
         """Note that the chunk at *coords* is being read; return what to get ahead now, in walk order.
 
-        None of these was returned for the walk before, unless it was forgotten since, and none was
-        touched lately. At most *limit* chunks are asked for ahead of a walk; 0 asks for none.
+        None of it is waited for already, for this or another walk, and none was touched lately; some
+        may be absent from the array. At most *limit* chunks are waited for ahead of a walk, and 0
+        asks for none.
         """
         self._time += 1
         walk = self._followed(coords) or self._recognized(coords)
@@ -108,11 +109,10 @@ class Walks:
         """
         skipped = list(walk.skipped)
         walk.skipped.clear()
-        fitted = self._fit(walk.recent, walk.path)
+        fitted = self._fit_again(walk, walk.recent)
         if (
             fitted is not None
-            and fitted.holes <= _allowance(walk)
-            and fitted.lag <= walk.lag + 2
+            and fitted.lag <= walk.lag + ORDERLY
             and all(fitted.box.ordinal(coords) is None for coords in skipped)
         ):
             walk.take(fitted.box)
@@ -127,8 +127,10 @@ class Walks:
         walk.forget()
         self._walks.remove(walk)
 
-    def _fit(self, touched: Iterable[Touch], before: Path | None = None) -> Fit | None:
-        return fit([coords for _, coords in touched], self._grid.shape, before)
+    def _fit_again(self, walk: Walk, touched: Iterable[Touch]) -> Fit | None:
+        """Return the box that explains what was *touched* as densely as the walk's touches come."""
+        max_holes = 2 * walk.lag + 2 + len(walk.recent) // 8
+        return fit([coords for _, coords in touched], self._grid.shape, max_holes, walk.path)
 
     # -- strays --------------------------------------------------------------------------------
 
@@ -137,7 +139,7 @@ class Walks:
         flat = self._grid.ravel(coords)
         self._strays.pop(flat, None)  # the page cache may have lost it since
         touch = self._time, coords
-        walk = self._corrected(touch) or self._seeded(touch, flat)
+        walk = self._jumped(touch, flat) or self._corrected(touch) or self._seeded(touch, flat)
         if walk is None:
             self._strays[flat] = touch
             if len(self._strays) > MAX_STRAYS:
@@ -152,6 +154,33 @@ class Walks:
                 self._walks.remove(other)
         return walk
 
+    def _jumped(self, touch: Touch, flat: int) -> Walk | None:
+        """Return the walk that goes on in its steps across the edge of the grid, where lines end."""
+        ravel = self._grid.ravel
+        for walk in self._latest():
+            path = walk.path
+            if not isinstance(path, Box) or path.seen > 1:
+                continue
+            axis, step = path.line
+            step *= self._grid.strides[axis]
+            places, rest = divmod(flat - ravel(walk.recent[-1][1]), step)
+            if rest or not 0 < places <= 2 * walk.lag + 1:
+                continue
+            jump = Jump(self._grid, ravel(path.at(0)), step)
+            touched = [*walk.recent, touch]
+            if all(jump.ordinal(coords) is not None for _, coords in touched):
+                walk.recent.append(touch)
+                walk.take(jump)
+                return walk
+        return None
+
+    def _latest(self) -> Iterator[Walk]:
+        """Yield the walks that a stray may be of, that touched last first."""
+        for walk in self._walks[: -MAX_CORRECTED - 1 : -1]:
+            if self._time - walk.time > STALE:
+                break
+            yield walk
+
     def _corrected(self, touch: Touch) -> Walk | None:
         """Return the walk that goes otherwise than was thought.
 
@@ -162,15 +191,13 @@ class Walks:
         """
         if not self._walks:
             return None
-        now, coords = touch
+        _, coords = touch
         late = itertools.islice(reversed(self._strays.values()), MAX_BESIDE)
         beside = [stray for stray in late if sum(map(ne, stray[1], coords)) == 1]
         if not beside:
             return None
         beside.reverse()
-        for walk in reversed(self._walks):
-            if now - walk.time > STALE:
-                break
+        for walk in self._latest():
             fitted = self._refined(walk, [*beside, touch]) or self._turned(walk, [*beside, touch])
             if fitted is not None:
                 walk.take(fitted.box)
@@ -179,12 +206,15 @@ class Walks:
 
     def _refined(self, walk: Walk, strays: list[Touch]) -> Fit | None:
         """Return a fit in which *strays* are what the walk's path left out on its axes."""
-        own = self._fit(walk.recent)
-        touched = sorted([*walk.recent, *strays])
-        fitted = self._fit(touched, walk.path)
-        if own is None or fitted is None or _axes(own) != _axes(fitted):
+        columns = zip(*(at for _, at in walk.recent), strict=True)
+        for axis, column in enumerate(columns):
+            if min(column) == max(column) and any(at[axis] != column[0] for _, at in strays):
+                return None
+        fitted = self._fit_again(walk, sorted([*walk.recent, *strays]))
+        if fitted is None:
             return None
-        if fitted.holes > _allowance(walk):
+        places = [o for _, coords in walk.recent if (o := fitted.box.ordinal(coords)) is not None]
+        if fitted.lag > max(lags(places)) + max(ORDERLY, RECALL // 2 - len(places)):
             return None
         walk.recent.extend(strays)
         return fitted
@@ -194,13 +224,15 @@ class Walks:
         enough = 2 if walk.lag <= ORDERLY else 3
         while len(strays) >= enough:
             since = sum(touch > strays[0] for touch in walk.recent)
-            if since <= min(2 * (len(strays) - 1), len(walk.recent) // 2):
+            if since <= min(2 * (len(strays) - 1), len(walk.recent) // 2, walk.lag):
                 break
             strays = strays[1:]
         else:
             return None
-        fitted = self._fit(sorted([*walk.recent, *strays]), walk.path)
-        if fitted is None or fitted.holes > _allowance(walk) or fitted.lag > walk.lag + 2:
+        fitted = self._fit_again(walk, sorted([*walk.recent, *strays]))
+        if fitted is None or fitted.lag > walk.lag + ORDERLY:
+            return None
+        if abs(fitted.moved[-1].step) > 1 and len(strays) == 2:
             return None
         walk.recent.extend(strays)
         walk.window = min(walk.window, FIRST_WINDOW)
@@ -217,28 +249,29 @@ class Walks:
             return None
         first = strays[members[0]]
         touched = [*(stray for stray in strays.values() if stray >= first), touch]
-        fitted = self._fit(touched)
-        if fitted is not None and _is_filled(fitted, len(touched)):
-            walk = Walk(fitted.box, touched, self._asked)
+        path: Path
+        max_holes = len(touched) // 2 if len(touched) < MANY else 2 * len(touched)
+        if fitted := fit([coords for _, coords in touched], grid.shape, max_holes):
+            path = fitted.box
         else:
             touched = [*(strays[member] for member in members), touch]
             path = path_of([*members, flat], [coords for _, coords in touched], grid)
-            walk = Walk(path, touched, self._asked)
+        if isinstance(path, Box):
+            path = self._like_another(path, [coords for _, coords in touched]) or path
+        walk = Walk(path, touched, self._asked)
         if len(self._walks) == MAX_WALKS:
             self._forget(self._walks[0])
         self._walks.append(walk)
         return walk
 
+    def _like_another(self, box: Box, touched: list[Coords]) -> Box | None:
+        """Return the largest box of the size of another walk's that begins with *touched*.
 
-def _allowance(walk: Walk) -> int:
-    """Return how many holes a walk's touches may have, coming as little in order as they do."""
-    return 2 * walk.lag + 2 + len(walk.recent) // 8
-
-
-def _axes(fitted: Fit) -> set[int]:
-    return {loop.axis for loop in fitted.moved}
-
-
-def _is_filled(fitted: Fit, count: int) -> bool:
-    """Whether *count* touches fill a box so densely that they are one reader's."""
-    return fitted.holes <= (count // 2 if count < 8 else 2 * count)
+        The largest, because other walks may still be on their way through theirs.
+        """
+        alike = []
+        for walk in self._walks:
+            model = walk.path
+            if isinstance(model, Box) and model.line == box.line:
+                alike.append(box_like(model, walk.reached, touched, self._grid.shape))
+        return max(filter(None, alike), key=lambda like: like.size, default=None)
