@@ -13,8 +13,8 @@ WHERE = "s3://bucket/object"
 def fetch(egress: Egress, expected: int, came: int | None = None) -> bool:
     """Whether so many bytes may be fetched."""
     try:
-        with egress.spending(WHERE, expected) as spend:
-            spend(expected if came is None else came)
+        with egress.spending(WHERE, expected) as spending:
+            spending.came += expected if came is None else came
     except SourceError as refusal:
         return (refusal.kind, refusal.where) != (ErrorKind.EGRESS_SPENT, WHERE)
     return True
@@ -45,8 +45,8 @@ def test_the_limit_is_not_passed() -> None:
 def test_what_did_not_come_is_given_back() -> None:
     """A request that failed costs what came of it, and no more."""
     egress = Egress(100)
-    with contextlib.suppress(ValueError), egress.spending(WHERE, 80) as spend:
-        spend(10)
+    with contextlib.suppress(ValueError), egress.spending(WHERE, 80) as spending:
+        spending.came += 10
         raise ValueError
     assert fetch(egress, 90)
     assert not fetch(egress, 1)
@@ -75,8 +75,8 @@ def test_a_daily_limit_begins_anew_each_day() -> None:
     moment += DAY - 1
     assert not fetch(egress, 1)
     moment += 1
-    with egress.spending(WHERE, 30) as spend:
+    with egress.spending(WHERE, 30) as spending:
         moment += DAY
         assert fetch(egress, 100)
-        spend(30)
+        spending.came += 30
     assert not fetch(egress, 1)
