@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from vzfs.cache.segment import decode_contents, head_size
 from vzfs.errors import FormatError
 
+_LOCATION = 40
+"""Where the location begins in a cache entry."""
 PATIENCE = 15.0
 """Seconds after which something that should have come to pass counts as never coming."""
 
@@ -96,6 +97,6 @@ def _chunks_in(path: Path, length: int) -> int:
     entries = zip(contents.offset.tolist(), contents.size.tolist(), strict=True)
     return sum(
         length <= size < length + 4096
-        and not re.search(rb"location.{1,3}(object|listing) ", data[offset : offset + 200])
+        and not data[offset + _LOCATION :].startswith((b"object ", b"listing "))
         for offset, size in entries
     )
