@@ -278,6 +278,15 @@ async def test_entries_put_twice_are_kept_once(bench: Bench) -> None:
     assert await bench.cache().get(key(1, 3000), SHELF) == content(key(1, 3000))
 
 
+async def test_a_clock_that_was_wrong_does_not_keep_what_was_replaced(bench: Bench) -> None:
+    """What is written last counts, also where what was written before is dated later."""
+    bench.now.time += 10**9
+    await bench.cache().remember_version("s3://b/k", "etag 1")
+    bench.now.time -= 10**9
+    await bench.cache().remember_version("s3://b/k", "etag 2")
+    assert await bench.cache().last_version("s3://b/k") == "etag 2"
+
+
 async def test_two_that_join_the_same_segments_lose_nothing(bench: Bench) -> None:
     """Several caches that write to one shelf bit by bit, and join it, have all of it in the end."""
     caches = [bench.cache(), bench.cache(), bench.cache()]

@@ -1,5 +1,6 @@
 """The daemon behind a mount: who may look in, how much it keeps, what it tells when asked."""
 
+import json
 import os
 import shutil
 import signal
@@ -72,6 +73,41 @@ def test_the_cache_keeps_to_its_size(tmp_path: Path, mount: Callable[..., Mount]
     wait_until(lambda: 0 < kept() <= limit, "the cache is within its limit")
     for n in reversed(range(COUNT)):
         assert read(mounted.path / "a/c" / str(n)) == data[n * LENGTH : (n + 1) * LENGTH]
+
+
+def test_what_a_mount_cached_is_shown_and_cleared(
+    tmp_path: Path, mount: Callable[..., Mount]
+) -> None:
+    """`vzfs cache` says how much a mount has cached and read again, and clears it under the mount."""
+    data = pattern(COUNT * LENGTH)
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "x").write_bytes(data)
+    refs = [Ref(f"file://{archive}/x", n * LENGTH, LENGTH) for n in range(COUNT)]
+    path = write_virtual(tmp_path / "repository", {"a": refs}, containers=[f"file://{archive}/"])
+    cache = tmp_path / "cache"
+
+    def command(*words: str) -> str:
+        line = [sys.executable, "-m", "vzfs", "cache", *words, "--cache-dir", str(cache)]
+        return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+    def chunks(mounted: Mount) -> list[bytes]:
+        return [(mounted.path / "a/c" / str(n)).read_bytes() for n in range(COUNT)]
+
+    expected = [data[n * LENGTH : (n + 1) * LENGTH] for n in range(COUNT)]
+    first = mount(path, "--allow", str(archive), cache=cache)
+    assert chunks(first) == expected
+    first.end()
+    second = mount(path, "--allow", str(archive), cache=cache)
+    assert chunks(second) == expected
+    second.end()
+    (row,) = json.loads(command("status", "--json"))["repositories"]
+    assert row["repository"] == f"{path.as_uri()}/"
+    assert row["entries"] >= COUNT
+    assert row["hits"] >= COUNT
+    third = mount(path, "--allow", str(archive), cache=cache)
+    assert command("clear", "--yes").startswith("deleted ")
+    assert chunks(third) == expected
 
 
 def test_a_daemon_says_how_it_is_doing(tmp_path: Path, mount: Callable[..., Mount]) -> None:
