@@ -24,6 +24,7 @@ from tests.io.cachebench import (
     present,
     remount,
 )
+from vzfs.cache import EntryKey, guard
 from vzfs.cache.health import RETRY_AFTER
 
 NOBODY = 65534
@@ -422,6 +423,22 @@ async def test_a_disk_that_does_not_answer_turns_the_cache_off(
         answers.set()
     cache = bench.cache()
     assert await cache.get(KEY) == DATA
+
+
+async def test_a_large_entry_may_take_longer(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is for 16 MiB, and grows with what is read, mapped or written beyond that."""
+    monkeypatch.setattr(guard, "PATIENT_SIZE", 100_000)
+    large = EntryKey("s3://bucket/large", "etag", 0, 300_000)
+    cache = bench.cache(patience=20)
+    limits: list[float] = []
+    fail_after = trio.fail_after
+    monkeypatch.setattr(
+        trio, "fail_after", lambda seconds: limits.append(seconds) or fail_after(seconds)
+    )
+    await cache.put(large, bytes(large.length))
+    assert await cache.mapped(large) == await cache.get(large) == bytes(large.length)
+    await cache.put(KEY, DATA)
+    assert limits == [60, 60, 60, 20]
 
 
 async def test_a_process_without_threads_to_spare_reads_on(

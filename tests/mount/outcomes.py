@@ -2,7 +2,6 @@
 
 import errno
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from vzfs.cache.segment import decode_contents, head_size
 from vzfs.errors import FormatError
 
+_LOCATION = 40
+"""Where the location begins in a cache entry."""
 PATIENCE = 15.0
 """Seconds after which something that should have come to pass counts as never coming."""
 
@@ -85,10 +86,6 @@ def cached_chunks(cache: Path, length: int) -> int:
     return sum(_chunks_in(path, length) for path in found if path.is_file())
 
 
-_OF_METADATA = re.compile(rb".{40}(?:object|listing|compiled \d+) ", re.DOTALL)
-"""How an entry begins that is of a repository's metadata: its location is no URL."""
-
-
 def _chunks_in(path: Path, length: int) -> int:
     """Count what is of that length, and not what was remembered of a repository's metadata."""
     try:
@@ -99,6 +96,7 @@ def _chunks_in(path: Path, length: int) -> int:
         return 0
     entries = zip(contents.offset.tolist(), contents.size.tolist(), strict=True)
     return sum(
-        length <= size < length + 4096 and not _OF_METADATA.match(data, offset)
+        length <= size < length + 4096
+        and not data[offset + _LOCATION :].startswith((b"object ", b"listing ", b"compiled "))
         for offset, size in entries
     )

@@ -112,3 +112,23 @@ def test_a_mountpoint_that_may_not_be_looked_at_is_resolved(
 
     monkeypatch.setattr(os, "lstat", refuse)
     assert mounttable.resolve(Path("/mnt/theirs")) == Path("/mnt/theirs")
+
+
+def test_a_path_lies_in_the_deepest_mount_above_it(table: Path, tmp_path: Path) -> None:
+    """What a path lies in is the deepest mount above it, of two at one place the later; links are followed."""
+    (tmp_path / "share" / "cache").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "share")
+    share = f"40 27 0:50 / {tmp_path}/share rw - nfs4 server:/x rw"
+    hidden = f"39 27 0:49 / {tmp_path}/share rw - tmpfs tmpfs rw"
+    table.write_text("\n".join([ROOT_LINE, hidden, share, ""]))
+    for path, fstype in (
+        (tmp_path / "share" / "cache", "nfs4"),
+        (tmp_path / "link" / "not" / "there", "nfs4"),
+        (tmp_path / "shared", "ext4"),
+        (Path("/"), "ext4"),
+    ):
+        found = mounttable.containing(path)
+        assert found is not None
+        assert found.fstype == fstype
+    table.write_text("")
+    assert mounttable.containing(tmp_path) is None
