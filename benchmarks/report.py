@@ -168,5 +168,6 @@ def write_section(file: Path, text: str) -> None:
     """Replace the section of *file* that is written by this program, or append it."""
     whole = file.read_text() if file.exists() else "# Results\n"
     before, _, rest = whole.partition(BEGIN)
-    after = rest.partition(END)[2]
-    file.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{text.strip()}\n{END}\n{after.lstrip()}")
+    after = rest.partition(END)[2].strip()
+    section = f"{before.rstrip()}\n\n{BEGIN}\n{text.strip()}\n{END}\n"
+    file.write_text(section + (f"\n{after}\n" if after else ""))

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import data, meta, report, targets
+from benchmarks import data, meta, mounted, report, targets
 from benchmarks.contests import CONTESTS, Contest, Course, Sample, compete, needed, warm
 from benchmarks.meta import FEW, Values
 from benchmarks.report import Results
@@ -38,6 +38,7 @@ QUICK: Final = frozenset({"local", "vzfs", "icechunk", "obstore"})
 def main() -> int:
     """Measure, print and write. Returns the exit code."""
     given = _arguments()
+    mounted.end_cleanly_when_told()
     chosen = [contest for contest in CONTESTS if _is_wanted(contest, given)]
     names = [n for n in META if n in given.only or (not given.only and not given.quick)]
     workloads = dict.fromkeys(contest.workload for contest in chosen)
