@@ -4,7 +4,7 @@
 
 `--only` names workloads, or contests of them (small:random, small:scan:zarr1), or `floor`.
 Contestants of a contest take turns, round by round, so that what else the machine does falls on
-all. Prints tables, then the targets, and writes them into `RESULTS.md`. See README.md.
+all. Prints tables, then the targets; a run of everything writes them into `RESULTS.md`. See README.md.
 """
 
 import argparse
@@ -89,13 +89,17 @@ def _arguments() -> argparse.Namespace:
         "--project", type=Path, default=HERE.parent, help="the checkout of vzfs to measure"
     )
     parser.add_argument("--save", type=Path, help="also write all samples to this file, as JSON")
-    parser.add_argument("--results", type=Path, help="write a section of this file (RESULTS.md)")
+    parser.add_argument(
+        "--results", type=Path, help="write a section of this file (of everything: RESULTS.md)"
+    )
     given = parser.parse_args()
     given.project = given.project.absolute()
     given.only = set(filter(None, given.only.split(",")))
     given.contestants = set(filter(None, given.contestants.split(",")))
     if given.quick:
         given.repeat = 1
+    if not (given.quick or given.only or given.contestants or given.far_only):
+        given.results = given.results or HERE / "RESULTS.md"
     return given
 
 
