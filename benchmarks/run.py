@@ -10,7 +10,6 @@ all. Prints tables, then the targets; a run of everything writes them into `RESU
 import argparse
 import datetime
 import functools
-import importlib.util
 import json
 import subprocess
 import sys
@@ -31,6 +30,8 @@ RATE: Final = 90e6
 """Bytes a second that a connection to a store far away gets."""
 LONGEST: Final = 6 * 3600
 """Seconds after which a server ends in any case."""
+FLOOR_WITHIN: Final = 1800
+"""Seconds that `fuse_floor` may take."""
 QUICK: Final = frozenset({"local", "vzfs", "icechunk", "obstore"})
 """Who takes part in a quick run, by the engines of default."""
 
@@ -57,7 +58,7 @@ def main() -> int:
         if names:
             with Server(program, base, networks[0], LONGEST) as server:
                 values = meta.measure(base, server, given.project, names, given.repeat)
-    floor = _floor() if "floor" in given.only or not given.only else None
+    floor = _floor(given.project) if "floor" in given.only or not given.only else None
     results = Results(samples, functools.cache(lambda contest: needed(base, contest)))
     run = targets.Run(results, str(networks[0]), str(Network()), values, floor)
     found = targets.judge(run)
@@ -143,14 +144,16 @@ def _compare(samples: list[Sample]) -> None:
         raise ValueError(f"{samples[0].contest}: different values were read by {read}")
 
 
-def _floor() -> float | None:
+def _floor(project: Path) -> float | None:
     """Return our rate of small files over that of a file system in C, if that can be measured here."""
-    if importlib.util.find_spec("benchmarks.fuse_floor") is None:
+    if not (project / "benchmarks" / "fuse_floor.py").exists():
         return None
-    words = [sys.executable, "-m", "benchmarks.fuse_floor"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST, check=True)
+    words = [str(project / ".venv" / "bin" / "python"), "-m", "benchmarks.fuse_floor"]
+    done = subprocess.run(
+        words, cwd=project, capture_output=True, text=True, timeout=FLOOR_WITHIN, check=True
+    )
     print(done.stdout)
-    return float(json.loads(done.stdout.splitlines()[-1])["ratio"])
+    return targets.floor(done.stdout)
 
 
 def _section(given: argparse.Namespace, run: targets.Run, found: list[list[str]]) -> str:

@@ -162,3 +162,15 @@ def test_random_chunks_are_the_same_each_time() -> None:
     first = random_chunks(SMALL)
     assert len(np.unique(first, axis=0)) == RANDOM
     assert (first == random_chunks(SMALL)).all()
+
+
+def test_the_floor_is_read_from_its_table() -> None:
+    """Of the table of `fuse_floor` the ratio of a whole mount to C counts, for small files."""
+    table = """| what | ours, empty | ours, whole | C, empty |
+|---|---|---|---|
+| 1 MiB file, us | 949.0 (x1.75) | 960.0 (x1.76) | 543.0 (x1.00) |
+| 64 KiB files/s, 4 clients | 11412.0 (x0.74) | 9000.1 (x0.59) | 15322.0 (x1.00) |
+"""
+    assert targets.floor(table) == 0.59
+    assert targets.floor(table.replace("x0.59", "")) is None
+    assert targets.floor("no table") is None
