@@ -58,6 +58,8 @@ CONTESTS: Final = (
     Contest("small", "bytes", "bytes", (*FOLDERS, "obstore"), is_far_only=True),
     *(Contest(f"big{mib}", "scan", "zarr", STORES) for mib in (4, 8, 16)),
     Contest("big8", "scan", "tensorstore", FOLDERS, is_far_only=True),
+    Contest("big8", "bytes", "bytes", (*FOLDERS, "obstore"), is_far_only=True),
+    Contest("big16", "bytes", "bytes", (*FOLDERS, "obstore"), is_far_only=True),
     Contest("shards", "scan", "zarr", ("local", "vzfs", "icechunk")),
     Contest("shards", "random", "zarr", ("local", "vzfs", "icechunk")),
 )

@@ -56,7 +56,11 @@ def root() -> Path:
     return Path(os.environ.get("VZFS_BENCH_DATA") or default).absolute()
 
 
-def ensure(*names: str, say: Callable[[str], object] = print) -> Path:
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def ensure(*names: str, say: Callable[[str], object] = _say) -> Path:
     """Build what is not there yet of *names*, and return the folder of all data."""
     base = root()
     for name in names:

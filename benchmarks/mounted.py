@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -48,6 +49,15 @@ class Mounted(NamedTuple):
     def usage(self) -> Usage:
         """Return what the daemon has used so far."""
         return usage(self.pid)
+
+
+def end_cleanly_when_told() -> None:
+    """Have SIGTERM end this process as ctrl-C does, so that mounts are taken down."""
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def usage(pid: int) -> Usage:

@@ -38,6 +38,7 @@ COLUMNS: Final = (
     "x local",
     "x icechunk",
     "GETs",
+    "MB got",
     "over-read",
     "in flight",
     "reader cpu s",
@@ -123,6 +124,7 @@ def table(results: Results, network: str, contest: Contest) -> list[list[str]]:
                 ratio("local"),
                 ratio("icechunk"),
                 show(lambda s: s.gets, "{:.0f}"),
+                show(lambda s: s.bytes / 1e6, "{:.0f}"),
                 "" if over is None else f"{over:.0%}",
                 show(lambda s: s.most, "{:.0f}"),
                 show(lambda s: s.reading.cpu),
@@ -168,5 +170,6 @@ def write_section(file: Path, text: str) -> None:
     """Replace the section of *file* that is written by this program, or append it."""
     whole = file.read_text() if file.exists() else "# Results\n"
     before, _, rest = whole.partition(BEGIN)
-    after = rest.partition(END)[2]
-    file.write_text(f"{before.rstrip()}\n\n{BEGIN}\n{text.strip()}\n{END}\n{after.lstrip()}")
+    after = rest.partition(END)[2].strip()
+    section = f"{before.rstrip()}\n\n{BEGIN}\n{text.strip()}\n{END}\n"
+    file.write_text(section + (f"\n{after}\n" if after else ""))

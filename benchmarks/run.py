@@ -4,13 +4,12 @@
 
 `--only` names workloads, or contests of them (small:random, small:scan:zarr1), or `floor`.
 Contestants of a contest take turns, round by round, so that what else the machine does falls on
-all. Prints tables, then the targets, and writes them into `RESULTS.md`. See README.md.
+all. Prints tables, then the targets; a run of everything writes them into `RESULTS.md`. See README.md.
 """
 
 import argparse
 import datetime
 import functools
-import importlib.util
 import json
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from benchmarks import data, meta, report, targets
+from benchmarks import data, meta, mounted, report, targets
 from benchmarks.contests import CONTESTS, Contest, Course, Sample, compete, needed, warm
 from benchmarks.meta import FEW, Values
 from benchmarks.report import Results
@@ -31,6 +30,8 @@ RATE: Final = 90e6
 """Bytes a second that a connection to a store far away gets."""
 LONGEST: Final = 6 * 3600
 """Seconds after which a server ends in any case."""
+FLOOR_WITHIN: Final = 1800
+"""Seconds that `fuse_floor` may take."""
 QUICK: Final = frozenset({"local", "vzfs", "icechunk", "obstore"})
 """Who takes part in a quick run, by the engines of default."""
 
@@ -38,6 +39,7 @@ QUICK: Final = frozenset({"local", "vzfs", "icechunk", "obstore"})
 def main() -> int:
     """Measure, print and write. Returns the exit code."""
     given = _arguments()
+    mounted.end_cleanly_when_told()
     chosen = [contest for contest in CONTESTS if _is_wanted(contest, given)]
     names = [n for n in META if n in given.only or (not given.only and not given.quick)]
     workloads = dict.fromkeys(contest.workload for contest in chosen)
@@ -56,7 +58,7 @@ def main() -> int:
         if names:
             with Server(program, base, networks[0], LONGEST) as server:
                 values = meta.measure(base, server, given.project, names, given.repeat)
-    floor = _floor() if "floor" in given.only or not given.only else None
+    floor = _floor(given.project) if "floor" in given.only or not given.only else None
     results = Results(samples, functools.cache(lambda contest: needed(base, contest)))
     run = targets.Run(results, str(networks[0]), str(Network()), values, floor)
     found = targets.judge(run)
@@ -88,13 +90,17 @@ def _arguments() -> argparse.Namespace:
         "--project", type=Path, default=HERE.parent, help="the checkout of vzfs to measure"
     )
     parser.add_argument("--save", type=Path, help="also write all samples to this file, as JSON")
-    parser.add_argument("--results", type=Path, help="write a section of this file (RESULTS.md)")
+    parser.add_argument(
+        "--results", type=Path, help="write a section of this file (of everything: RESULTS.md)"
+    )
     given = parser.parse_args()
     given.project = given.project.absolute()
     given.only = set(filter(None, given.only.split(",")))
     given.contestants = set(filter(None, given.contestants.split(",")))
     if given.quick:
         given.repeat = 1
+    if not (given.quick or given.only or given.contestants or given.far_only):
+        given.results = given.results or HERE / "RESULTS.md"
     return given
 
 
@@ -138,14 +144,16 @@ def _compare(samples: list[Sample]) -> None:
         raise ValueError(f"{samples[0].contest}: different values were read by {read}")
 
 
-def _floor() -> float | None:
+def _floor(project: Path) -> float | None:
     """Return our rate of small files over that of a file system in C, if that can be measured here."""
-    if importlib.util.find_spec("benchmarks.fuse_floor") is None:
+    if not (project / "benchmarks" / "fuse_floor.py").exists():
         return None
-    words = [sys.executable, "-m", "benchmarks.fuse_floor"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=LONGEST, check=True)
+    words = [str(project / ".venv" / "bin" / "python"), "-m", "benchmarks.fuse_floor"]
+    done = subprocess.run(
+        words, cwd=project, capture_output=True, text=True, timeout=FLOOR_WITHIN, check=True
+    )
     print(done.stdout)
-    return float(json.loads(done.stdout.splitlines()[-1])["ratio"])
+    return targets.floor(done.stdout)
 
 
 def _section(given: argparse.Namespace, run: targets.Run, found: list[list[str]]) -> str:

@@ -4,6 +4,7 @@ Each entry of `TARGETS` is one row. Ratios are of medians in the same run; what 
 this run says so.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
@@ -67,6 +68,17 @@ def judge(run: Run) -> list[list[str]]:
         shown = target.form.format(value) + (f" ({where})" if where else "")
         rows.append([target.workload, target.what, goal, shown, "met" if is_met else "MISSED"])
     return rows
+
+
+def floor(table: str) -> float | None:
+    """Take from the table that `fuse_floor` prints how our small files compare with those in C."""
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines()]
+    header = next((row for row in rows if "ours, whole" in row), None)
+    for row in rows:
+        if header and len(row) == len(header) and row[1].startswith("64 KiB files/s"):
+            found = re.search(r"\(x([\d.]+)\)", row[header.index("ours, whole")])
+            return float(found[1]) if found else None
+    return None
 
 
 def _contest(workload: str, what: str, engine: str) -> Contest:
