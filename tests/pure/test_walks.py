@@ -25,7 +25,7 @@ from vzfs.walks import MAX_WALKS, Walks
 LIMIT = 128
 BEHIND = 16
 """Chunks that may be waited for behind the front of an orderly reader's walk."""
-seeds = pytest.mark.parametrize("seed", range(2))
+seeds = pytest.mark.parametrize("seed", range(1))
 
 SCANS = {
     "one axis": ((4096,), c_order(4096), 0.98),
@@ -151,15 +151,15 @@ def test_short_lines_cost_little(length: int) -> None:
 @pytest.mark.parametrize("count", [1, 6, 32])
 @pytest.mark.parametrize("shape", [(4096,), (16, 16, 16), (64, 64)], ids=str)
 def test_random_access_triggers_nothing(shape: Coords, count: int) -> None:
-    """Of 100 readers who touch 400 random chunks each, at most one touch in 1000 gets one in vain."""
+    """Of 30 readers who touch 400 random chunks each, at most one touch in 1000 gets one in vain."""
     chunks = c_order(*shape)
     in_vain = 0
-    for seed in range(100):
+    for seed in range(30):
         chance = random.Random(seed)
         wanted = chance.sample(chunks, 400)
         in_vain += follow(Walks(shape), in_flight(wanted, count, chance), LIMIT).in_vain
 
-    assert in_vain <= 40
+    assert in_vain <= 12
 
 
 @seeds
