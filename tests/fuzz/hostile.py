@@ -15,7 +15,8 @@ import zstandard
 from tests.fuzz import corpus
 from tests.pure import craft
 from tests.pure.craft import Fixed, Table, Vector
-from vzfs.formats.icechunk.refs import MAX_CONFIG_SIZE, MAX_REF_SIZE
+from vzfs.formats.icechunk.config import MAX_CONFIG_SIZE
+from vzfs.formats.icechunk.refs import MAX_REF_SIZE
 from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.model.snapshot import Extents, WantedArray
 

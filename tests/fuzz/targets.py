@@ -37,12 +37,13 @@ from vzfs.cache.segment import (
 from vzfs.errors import AccessDenied, ConfigError, FormatError
 from vzfs.formats.compiled import decode_compiled, encode_compiled
 from vzfs.formats.icechunk.columns import Memory, Tables
+from vzfs.formats.icechunk.config import decode_config
 from vzfs.formats.icechunk.envelope import MAGIC, FileType, open_envelope
 from vzfs.formats.icechunk.flatbuffer import Buffer, Table
 from vzfs.formats.icechunk.flexbuffer import decode_flexbuffer
 from vzfs.formats.icechunk.manifest import decode_manifest
 from vzfs.formats.icechunk.metadata import decode_msgpack
-from vzfs.formats.icechunk.refs import decode_config, decode_ref
+from vzfs.formats.icechunk.refs import decode_ref
 from vzfs.formats.icechunk.repo_info import decode_repo_info
 from vzfs.formats.icechunk.snapshot import decode_snapshot
 from vzfs.formats.zarr import parse_array_document

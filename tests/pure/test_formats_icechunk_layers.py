@@ -15,6 +15,7 @@ from tests.pure import craft
 from tests.pure.craft import Fixed, Structs, Table, Vector, flatbuffer, u8, u64
 from vzfs.errors import ErrorKind, FormatError
 from vzfs.formats.icechunk.columns import Memory, Tables
+from vzfs.formats.icechunk.config import MAX_CONFIG_SIZE, decode_config
 from vzfs.formats.icechunk.envelope import FileType, open_envelope
 from vzfs.formats.icechunk.flatbuffer import Buffer
 from vzfs.formats.icechunk.flexbuffer import MAX_DEPTH, decode_flexbuffer
@@ -26,7 +27,7 @@ from vzfs.formats.icechunk.metadata import (
     decode_metadata,
     decode_msgpack,
 )
-from vzfs.formats.icechunk.refs import MAX_CONFIG_SIZE, decode_config, decode_ref
+from vzfs.formats.icechunk.refs import decode_ref
 from vzfs.model.snapshot import VirtualChunkContainer
 
 

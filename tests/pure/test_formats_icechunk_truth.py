@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from tests.conftest import REPOSITORIES
 from tests.pure import craft
 from vzfs.errors import FormatError
+from vzfs.formats.icechunk.config import decode_config
 from vzfs.formats.icechunk.envelope import FileType, open_envelope
 from vzfs.formats.icechunk.flatbuffer import Buffer
 from vzfs.formats.icechunk.manifest import decode_manifest
-from vzfs.formats.icechunk.refs import decode_config, decode_ref
+from vzfs.formats.icechunk.refs import decode_ref
 from vzfs.formats.icechunk.repo_info import decode_repo_info
 from vzfs.formats.icechunk.snapshot import decode_snapshot
 from vzfs.model.chunkgrid import ChunkGrid

@@ -13,7 +13,7 @@ import trio
 
 from vzfs.errors import ErrorKind, FormatError, RepositoryError, SourceError, VzfsError
 from vzfs.formats.icechunk.manifest import decode_manifest
-from vzfs.formats.icechunk.refs import MAX_CONFIG_SIZE, MAX_REF_SIZE, decode_config, decode_ref
+from vzfs.formats.icechunk.refs import MAX_REF_SIZE, decode_ref
 from vzfs.formats.icechunk.repo_info import Availability, RepoInfo, decode_repo_info
 from vzfs.formats.icechunk.snapshot import decode_snapshot
 from vzfs.model.manifest import Manifest
@@ -65,6 +65,9 @@ async def open_icechunk(storage: Storage) -> "IcechunkV2 | IcechunkV1 | None":
         if denial is not None and denial_too is not None:
             raise denial
         return None
+    # Who mounts a repository of spec 2 does not wait for a YAML parser.
+    from vzfs.formats.icechunk.config import MAX_CONFIG_SIZE, decode_config
+
     config, _ = await _probe(storage, "config.yaml", MAX_CONFIG_SIZE)
     if config is None:
         return IcechunkV1(storage, ())
