@@ -137,9 +137,11 @@ def test_what_was_read_before_sigterm_is_cached(
     first = mount(path, *archive.options, cache=cache)
     assert read(first.path / "a/c/0", 0, 100) == data[:100]
     first.end()
+    parts = server.count("GET")
+    assert parts <= 16
     second = mount(path, *archive.options, cache=cache)
     assert read(second.path / "a/c/0", 0, 100) == data[:100]
-    assert server.count("GET") == 1
+    assert server.count("GET") == parts
 
 
 def test_many_cached_chunks_of_one_object_cost_one_head(
@@ -243,7 +245,7 @@ def test_eight_processes_reading_one_cold_chunk_at_once_cost_one_get(
     archive: Archive, tmp_path: Path, mount: Callable[..., Mount], server: ObjectServer
 ) -> None:
     """Readers of the same cold chunk share one GET, whoever they are and whichever part they read."""
-    part = 512 * 1024
+    part = 128 * 1024
     data = pattern(8 * part)
     path = write_virtual(
         tmp_path / "repository",

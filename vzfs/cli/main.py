@@ -1,5 +1,6 @@
 """The `vzfs` command: its subcommands, and what becomes of their errors."""
 
+import difflib
 import importlib
 import sys
 from typing import Final
@@ -31,8 +32,6 @@ class _Subcommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
-            import difflib
-
             close = difflib.get_close_matches(cmd_name, _COMMANDS, 1)
             ctx.fail(
                 f"there is no command {cmd_name!r}"
