@@ -8,6 +8,10 @@ from vzfs.walks.paths import Coords, Path, Touch
 
 FIRST_WINDOW: Final = 2
 """Chunks asked for when a walk is seeded: few touches speak for it yet."""
+DOUBTFUL: Final = 3
+"""Touches that chance puts in step now and then, where a reader picks many chunks that lie close
+together. A walk of so many waits for one more; only who begins with the first two chunks of the grid
+is taken at its word."""
 PROBE: Final = 2
 """Chunks asked for beyond a turn that the reader was not seen to take."""
 REACH: Final = 8
@@ -139,6 +143,8 @@ class Walk:
 
     def get_ahead(self, limit: int, touched: Container[Coords]) -> list[Coords]:
         """Return what to ask for now: nothing, or a batch of what comes next and was not *touched*."""
+        if not self.window and self._is_doubtful():
+            return []
         # What is behind the front is on its way to the reader.
         ahead = max(min(self._outstanding, self._asked_to - self._front), 0)
         if ahead > min(self.window, limit) // 2:
@@ -165,6 +171,14 @@ class Walk:
             self._is_eager = False
             self._outstanding += len(batch)
         return batch
+
+    def _is_doubtful(self) -> bool:
+        """Whether chance may have put these touches in step: they are three, or leave much out."""
+        count = len(self.recent)
+        if count < DOUBTFUL:
+            return False
+        ordinals = [o for _, c in self.recent if (o := self.path.ordinal(c)) is not None]
+        return count == DOUBTFUL or max(ordinals) - min(ordinals) >= 2 * count
 
     def wasted(self) -> None:
         """Note that a chunk asked for was dropped unread: be less eager."""

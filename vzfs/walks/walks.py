@@ -253,6 +253,9 @@ class Walks:
         max_holes = len(touched) // 2 if len(touched) < MANY else 2 * len(touched)
         if fitted := fit([coords for _, coords in touched], grid.shape, max_holes):
             path = fitted.box
+        elif 2 * (len(members) + 1) < len(touched):
+            # Among many strays that lie close together, some are always in step.
+            return None
         else:
             touched = [*(strays[member] for member in members), touch]
             path = path_of([*members, flat], [coords for _, coords in touched], grid)
