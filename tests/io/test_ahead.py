@@ -175,6 +175,24 @@ async def test_arrays_that_are_read_in_step_share_the_budget(
     assert mount.demanded <= 4 * 8
 
 
+async def test_one_variable_after_another_is_read_ahead_from_its_first_chunk(
+    mount: Mount, autojump_clock: MockClock
+) -> None:
+    """Once an array was walked through, one of the same grid is taken to be, if it is begun at its beginning."""
+    first, second, other = (Refs((31, 1, 1), 600 * KIB, each=1) for _ in range(3))
+    for refs in (first, second, other):
+        mount.store(refs)
+    await mount.scan(first, c_order((31, 1, 1)))
+    before = mount.demanded
+    await mount.read(second, (0, 0, 0))
+    assert mount.ahead.statistics().unread >= 6 * 600 * KIB
+    await mount.scan(second, c_order((31, 1, 1))[1:])
+    assert mount.demanded == before + 1
+    sent = mount.ahead.statistics().sent
+    await mount.read(other, (7, 0, 0))
+    assert mount.ahead.statistics().sent == sent
+
+
 async def test_what_nobody_reads_makes_way(
     nursery: trio.Nursery, autojump_clock: MockClock
 ) -> None:

@@ -24,7 +24,7 @@ from vzfs.plan import block_of, pieces
 from vzfs.repository import ArrayRefs
 from vzfs.walks import Walks
 
-FIRST_REACH: Final = 4 * 2**20
+FIRST_REACH: Final = 8 * 2**20
 """Bytes ahead of a walk at first."""
 FEWEST: Final = 4
 """Chunks ahead of a walk at first, if that is more."""
@@ -33,6 +33,9 @@ MOST: Final = 2048
 BATCH: Final = 16
 """Chunks for which there is to be room again before those that waited for it are sent for: together
 they may come by one request."""
+ANOTHER: Final = 16
+"""Chunks that are got at the first touch of an array, if it is at its beginning and an array of the
+same grid was walked through before."""
 SAMPLE: Final = 3
 """Of more chunks than this, some are looked at to see whether the disk cache has them at hand."""
 LEARNING: Final = 1 / 16
@@ -76,13 +79,16 @@ class AheadStatistics:
 class _Course:
     """The walks through one array, and how many bytes they may be ahead of their readers.
 
-    *length* is that of its chunks, about. *waiting* are chunks for which there was no room yet.
+    *length* is that of its chunks, about; *read* counts what was got ahead and read. *waiting* are
+    chunks for which there was no room yet.
     """
 
-    __slots__ = ("length", "reach", "unread", "waiting", "walks")
+    __slots__ = ("length", "reach", "read", "shape", "unread", "waiting", "walks")
 
     def __init__(self, shape: tuple[int, ...], length: int) -> None:
+        self.shape = shape
         self.walks = Walks(shape)
+        self.read = 0
         self.reach = FIRST_REACH
         self.unread = 0
         self.length = float(length)
@@ -120,6 +126,7 @@ class ReadAhead:
         self._held = self._busy = 0
         self._streams: OrderedDict[Key, _Stream] = OrderedDict()
         self._is_whole: OrderedDict[Key, bool] = OrderedDict()
+        self._scanned: OrderedDict[tuple[int, ...], None] = OrderedDict()
         self._sent = self._read = self._awaited = self._dropped = 0
 
     def statistics(self) -> AheadStatistics:
@@ -177,6 +184,7 @@ class ReadAhead:
     def _walk_on(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> None:
         array = refs.array
         course = self._courses.get(array.id)
+        is_new = course is None
         if course is None:
             course = self._courses[array.id] = _Course(array.grid.shape, ref.length)
             if len(self._courses) > MAX_ARRAYS:
@@ -194,6 +202,10 @@ class ReadAhead:
             max(course.reach // length, FEWEST), self._budget // max(self._busy, 1) // length, MOST
         )
         following = course.walks.touch(coords, limit)
+        if is_new and not any(coords) and array.grid.shape in self._scanned:
+            # Variables are read one after the other, and this one is like one before.
+            count = min(limit, ANOTHER, array.grid.size - 1)
+            following = [array.grid.unravel(flat) for flat in range(1, count + 1)]
         if following:
             waiting.update(dict.fromkeys(following))
         if waiting and (following or self._budget - self._held >= BATCH * length):
@@ -203,6 +215,11 @@ class ReadAhead:
         """Learn from a reader who has come to what was got for it."""
         course = unread.course
         self._read += 1
+        course.read += 1
+        if course.read == ANOTHER // 2:
+            self._scanned[course.shape] = None
+            if len(self._scanned) > MAX_ARRAYS:
+                self._scanned.popitem(last=False)
         self._hold(course, -unread.length)
         state = self._chunks.state(unread.piece)
         if state == "coming":
