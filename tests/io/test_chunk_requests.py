@@ -1,11 +1,15 @@
 """How many requests chunks cost, and how soon a reader has what it asked for."""
 
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
 
 from tests.fakes import FakeSource
 from tests.io.test_chunks import Reader, ref
+from vzfs.cache import MemoryCache
+from vzfs.chunks.chunks import MAX_CONSUMED
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import ByteRange, ETag
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -279,3 +283,31 @@ async def test_peeking_never_asks_anybody(
     assert reader.chunks.peek(inline, 1, 5) == b"bc"
     with pytest.raises(AccessDenied):
         reader.chunks.peek(ChunkRef(ChunkKind.VIRTUAL, 10, "s3://other/x"), 0, 1)
+
+
+# -- memory ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("has_disk", [False, True])
+async def test_few_large_chunks_stay_in_memory_after_they_were_read(
+    source: FakeSource, nursery: trio.Nursery, tmp_path: Path, *, has_disk: bool
+) -> None:
+    """Large chunks that the disk cache has make way once read to their end; without one, memory is all there is."""
+    big = bytes(20 * 8 * MIB)
+    source.put(URL, big)
+    source.speed = Pace(0.02, 1e12)
+    reader = Reader(source, tmp_path if has_disk else None)
+    reader.chunks._memory = MemoryCache(1024 * MIB)
+    await nursery.start(reader.chunks.run)
+    if reader.disk is not None:
+        await nursery.start(reader.disk.run)
+    for i in range(20):
+        wanted = ref(i * 8 * MIB, 8 * MIB)
+        await reader.read(wanted, 0, MIB)
+        await reader.chunks.read(wanted, 7 * MIB, MIB)
+        assert reader.chunks.peek(wanted, 7 * MIB, MIB) is not None
+    held = reader.chunks._memory.statistics().bytes_held
+    if has_disk:
+        assert held <= MAX_CONSUMED + 10 * MIB
+    else:
+        assert held >= len(big)

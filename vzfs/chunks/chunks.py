@@ -231,7 +231,7 @@ class Chunks:
     def _have(self, wanted: Wanted, low: int, high: int) -> Buffer | None:
         data = self._memory.get(wanted.identity)
         if data is not None:
-            if high == len(data) >= LARGE:
+            if high == len(data) >= LARGE and self._disk is not None:
                 self._consume(wanted.identity, high)
             return memoryview(data)[low:high]
         coming = self._arrivals.get(wanted.identity)
