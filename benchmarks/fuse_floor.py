@@ -109,7 +109,7 @@ def serve(session: fuse.Session) -> None:
 def serve_whole(mountpoint: str, repository: str) -> None:
     """Mount a repository with all its bytes in memory until it is unmounted."""
     from vzfs.cache import MemoryCache
-    from vzfs.chunks import Chunks
+    from vzfs.chunks import Chunks, ReadAhead
     from vzfs.config import Flags, load
     from vzfs.filesystem import Filesystem, settle
     from vzfs.mount import open_source
@@ -118,10 +118,12 @@ def serve_whole(mountpoint: str, repository: str) -> None:
         allowed = str(Path(repository).with_name("sources"))
         opened = await open_source(load(repository, Flags(allow=[allowed]), {"HOME": mountpoint}))
         chunks = Chunks(opened.source, opened.access, MemoryCache(2**31), None)
-        filesystem = Filesystem(opened.checkout, opened.access, chunks)
+        ahead = ReadAhead(chunks, 2**26)
+        filesystem = Filesystem(opened.checkout, opened.access, chunks, ahead)
         operations = fuse.Operations(filesystem, fuse.Ownership(os.getuid(), os.getgid()))
         async with trio.open_nursery() as nursery:
             await nursery.start(opened.source.run)
+            await nursery.start(chunks.run)
             for array, count in (("f", NAMES), ("m", LARGE_FILES)):
                 folder = (await settle(filesystem.lookup, protocol.ROOT, array)).inode
                 for n in range(min(count, DISTINCT)):
