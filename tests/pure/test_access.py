@@ -19,7 +19,7 @@ from vzfs.access import (
     in_force,
 )
 from vzfs.errors import AccessDenied, ErrorKind
-from vzfs.model.location import ByteRange, LastModified, parse_location, parse_prefix
+from vzfs.model.location import ByteRange, ETag, LastModified, parse_location, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 
@@ -468,3 +468,33 @@ def test_the_decision_is_that_of_a_naive_reader(
     assert found.location == parse_location(url(place))
     assert found.store.region == str(closest[2])
     assert found.root == parse_prefix(url(policies[closest[2]][0]))
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        (("s3://b/data/x", 0, None), ("s3://b/data/y", 100, None)),
+        (("s3://b/data/x", 0, ETag('"one"')), ("s3://b/data/x", 100, ETag('"two"'))),
+        (("s3://b/data/x", 0, None), ("s3://b/data/sub/x", 100, None)),
+        (("s3://b/data/x", 100, None), ("s3://b/data/x", 0, None)),
+    ],
+)
+def test_a_proof_is_stretched_within_one_object_only(first: tuple, last: tuple) -> None:
+    """The bytes between two ranges are authorized if both are of one object, one version and one policy."""
+    access = Access(
+        parse_prefix("s3://repos/mine"),
+        policies=[
+            AccessPolicy(parse_prefix("s3://b/data/")),
+            AccessPolicy(parse_prefix("s3://b/data/sub/"), StoreOptions(region="other")),
+        ],
+        containers=[VirtualChunkContainer("s3://b/data/")],
+    )
+
+    def proof(url: str, offset: int, checksum: object) -> AuthorizedRange:
+        return access.authorize(ChunkRef(ChunkKind.VIRTUAL, 10, url, offset, checksum))
+
+    with pytest.raises(ValueError, match="does not follow"):
+        proof(*first).through(proof(*last))
+    whole = proof("s3://b/data/x", 5, None).through(proof("s3://b/data/x", 50, None))
+    assert (whole.range, whole.max_length) == (ByteRange(5, 55), 55)
+    assert whole.root == parse_prefix("s3://b/data/")
