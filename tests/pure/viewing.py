@@ -73,7 +73,7 @@ def array_document(
 def make_node(path: str, document: bytes) -> Node:
     try:
         is_array = json.loads(document).get("node_type") == "array"
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         is_array = b"array" in document
     if not is_array:
         return Group(path=path, documents={"zarr.json": document})

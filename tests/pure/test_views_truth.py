@@ -1,0 +1,120 @@
+"""Real repositories in every view: documents that zarr-python opens, and chunks of the sizes that are said."""
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from tests.conftest import REPOSITORIES
+from tests.pure import test_formats_icechunk_truth as icechunk
+from tests.pure.viewing import memory_store
+from vzfs.model.manifest import ChunkKind
+from vzfs.model.snapshot import Array, Snapshot
+from vzfs.views.forms import Decoded, Framed
+from vzfs.views.presentation import Presentation
+from vzfs.views.view import ALL, View, ViewName
+
+SHOWN = [view for view in ALL if not view.is_verbatim]
+
+
+@pytest.fixture(scope="module", params=REPOSITORIES)
+def repository(data: Path, request: pytest.FixtureRequest) -> tuple[Path, list[Snapshot]]:
+    """Give a repository's folder and all of its snapshots but the first, which has no nodes."""
+    truth = json.loads((data / f"truth/icechunk/{request.param}.json").read_bytes())
+    folder = data / truth["path"]
+    found = [icechunk.read_snapshot(folder, id_) for id_ in truth["snapshots"]]
+    return folder, [snapshot for snapshot in found if snapshot.nodes]
+
+
+def layout(array: zarr.Array) -> tuple:
+    """Return shape, data type without its order of bytes, and the shape of what a key holds."""
+    dtype = array.dtype.newbyteorder("<") if array.dtype.kind != "T" else array.dtype
+    return array.shape, dtype, array.shards or array.chunks
+
+
+@pytest.mark.parametrize("view", SHOWN, ids=str)
+def test_real_arrays_are_opened_as_they_are_stored(repository, view: View) -> None:
+    """By the root's document alone, zarr-python finds every array that is shown, of its shape, type and attributes."""
+    _, snapshots = repository
+    for snapshot in snapshots:
+        presentation = Presentation(snapshot, view)
+        root = {name: bytes(content) for name, content in presentation.node(0).documents.items()}
+        stored = {
+            f"{node.path}/{name}".lstrip("/"): content
+            for node in snapshot.nodes
+            for name, content in node.documents.items()
+        }
+        with warnings.catch_warnings(action="ignore"):
+            group = zarr.open_group(memory_store(root), mode="r", use_consolidated=True)
+            truth = zarr.open_group(memory_store(stored), mode="r", use_consolidated=False)
+            for n in range(1, len(presentation)):
+                assert presentation.remark(n) == "" or not presentation.is_shown(n)
+                path = presentation.path(n)[1:]
+                assert (path in group) == presentation.is_shown(n)
+                if isinstance(presentation.node(n), Array) and presentation.is_shown(n):
+                    found, true = group[path], truth[path]
+                    assert layout(found) == layout(true)
+                    own = {"_ARRAY_DIMENSIONS", "_FillValue"}
+                    assert found.attrs.asdict().keys() - own == true.attrs.asdict().keys() - own
+
+
+@pytest.mark.parametrize("view", SHOWN, ids=str)
+def test_real_arrays_that_are_left_out(repository, view: View) -> None:
+    """Of real arrays nothing is left out but what has no fixed size, where chunks are decoded, and shards in Zarr v2."""
+    _, snapshots = repository
+    for snapshot in snapshots:
+        presentation = Presentation(snapshot, view)
+        for n in range(len(presentation)):
+            words = presentation.stored(n).documents["zarr.json"]
+            is_string = view.name is ViewName.DECODED and b'"string"' in words
+            is_shard = (
+                view.zarr_format == 2
+                and view.name is not ViewName.DECODED
+                and b"sharding_indexed" in words
+            )
+            assert presentation.is_shown(n) != (is_string or is_shard)
+
+
+def test_real_chunks_are_framed_and_read(repository) -> None:
+    """Chunks that the repository itself has are read by zarr-python from the portable view as from the stored one."""
+    folder, snapshots = repository
+    for snapshot in snapshots:
+        presentation = Presentation(snapshot, View(ViewName.PORTABLE))
+        numbers = {presentation.path(n): n for n in range(len(presentation))}
+        files: dict[str, dict[str, bytes]] = {"stored": {}, "portable": {}}
+        for n in range(len(presentation)):
+            for kind, node in (("stored", presentation.stored(n)), ("portable", presentation.node(n))):  # fmt: skip
+                for name, content in node.documents.items():
+                    files[kind][f"{node.path}/{name}".lstrip("/")] = content
+        whole: dict[str, bool] = {}
+        for array, coords, ref in icechunk.refs_of(folder, snapshot):
+            if ref.kind is ChunkKind.VIRTUAL:
+                whole[array.path] = False
+                continue
+            whole.setdefault(array.path, True)
+            content = bytes(ref.inline)
+            if ref.kind is ChunkKind.NATIVE:
+                content = (folder / ref.location).read_bytes()[ref.offset : ref.range.end]
+            form = presentation.form(numbers[array.path])
+            key = f"{array.path}/{array.key_encoding.encode(coords)}".lstrip("/")
+            files["stored"][key] = content
+            files["portable"][key] = framed(form, content)
+        with warnings.catch_warnings(action="ignore"):
+            groups = {
+                kind: zarr.open_group(memory_store(found), mode="r")
+                for kind, found in files.items()
+            }
+            for path in (path for path, is_whole in whole.items() if is_whole):
+                one, other = (np.asarray(group[path[1:]][...]) for group in groups.values())
+                np.testing.assert_array_equal(one, other)
+
+
+def framed(form: Framed | Decoded | None, content: bytes) -> bytes:
+    if not isinstance(form, Framed):
+        assert form is None
+        return content
+    frame = form.frame(len(content))
+    return frame.head + content[frame.inner.offset : frame.inner.end] + frame.tail
