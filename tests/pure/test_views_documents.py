@@ -588,14 +588,27 @@ def test_dimension_names_are_an_attribute_in_zarr_v2(shape, dimension_names, sai
     assert attributes == ({} if said is None else {"_ARRAY_DIMENSIONS": said})
 
 
-def test_attributes_without_words_in_json_are_left_out_in_zarr_v2() -> None:
-    """An attribute with a NaN, which JSON cannot say, is left out of `.zattrs`; others stay."""
-    attributes = {"good": 1, "bad": [1, {"x": math.nan}], "worse": -math.inf}
-    documents = {"/": group_document(attributes), "/a": array_document(attributes=attributes)}
+def test_attributes_that_break_netcdf_are_left_out_in_zarr_v2() -> None:
+    """An attribute that keeps netCDF-C from the whole hierarchy is left out of `.zattrs`; others stay."""
+    good = {"one": 1, "text": ["a", 1], "numbers": [1, 2.5, None], "deep": {"x": []}, "é": "中"}
+    bad = {"nan": [1, {"x": math.nan}], "inf": -math.inf, "empty": [], "mixed": [1, "a"], "true": [True, "a"]}  # fmt: skip
+    documents = {"/": group_document(good | bad), "/a": array_document(attributes=good | bad)}
     presentation = present(documents, "stored-v2")
 
-    assert shown(presentation, "/", ".zattrs") == {"good": 1}
-    assert shown(presentation, "/a", ".zattrs") == {"good": 1}
+    assert shown(presentation, "/", ".zattrs") == good
+    assert shown(presentation, "/a", ".zattrs") == good
+
+
+@pytest.mark.parametrize("view", ["portable-v3", "stored-v2"])
+def test_text_is_said_in_utf_8(view: str) -> None:
+    """Text is written as it is, since netCDF-C does not know the escapes of JSON; what UTF-8 has not is escaped."""
+    name = "zarr.json" if view == "portable-v3" else ".zattrs"
+    for text, said in (("é中", '"é中"'.encode()), ("\ud800", b'"\\ud800"')):
+        document = array_document(codecs=[LITTLE, ZLIB], attributes={"x": text})
+        presentation = present({"/a": document}, view)
+
+        assert said in presentation.node(1).documents[name]
+        assert "x" in json.dumps(shown(presentation, "/a", name))
 
 
 @pytest.mark.parametrize("view", ["stored-v2", "portable-v2", "decoded-v2"])

@@ -1,6 +1,7 @@
 """Real repositories in every view: documents that zarr-python opens, and chunks of the sizes that are said."""
 
 import json
+import urllib.parse
 import warnings
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import zarr
 from tests.conftest import REPOSITORIES
 from tests.pure import test_formats_icechunk_truth as icechunk
 from tests.pure.viewing import memory_store
-from vzfs.model.manifest import ChunkKind
+from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import Array, Snapshot
 from vzfs.views.forms import Decoded, Framed
 from vzfs.views.presentation import Presentation
@@ -27,6 +28,29 @@ def repository(data: Path, request: pytest.FixtureRequest) -> tuple[Path, list[S
     folder = data / truth["path"]
     found = [icechunk.read_snapshot(folder, id_) for id_ in truth["snapshots"]]
     return folder, [snapshot for snapshot in found if snapshot.nodes]
+
+
+PLACES = {
+    "file:///srv/vzfs-data/public/": "",
+    "file:///Users/u1166368/catalog/intake-virtual-icechunk/tests/data/access-om2/": "icechunk/access-om2/",
+}
+"""Where the files lie that repositories refer to, below the folder of the data."""
+
+
+def bytes_of(data: Path, folder: Path, ref: ChunkRef) -> bytes | None:
+    """Return the bytes of a chunk as they are stored, None if they are not here."""
+    match ref.kind:
+        case ChunkKind.INLINE:
+            return bytes(ref.inline)
+        case ChunkKind.NATIVE:
+            return (folder / ref.location).read_bytes()[ref.offset : ref.range.end]
+    for prefix, place in PLACES.items():
+        if ref.location.startswith(prefix):
+            path = data / place / urllib.parse.unquote(ref.location.removeprefix(prefix))
+            with path.open("rb") as file:
+                file.seek(ref.offset)
+                return file.read(ref.length)
+    return None
 
 
 def layout(array: zarr.Array) -> tuple:
@@ -78,9 +102,10 @@ def test_real_arrays_that_are_left_out(repository, view: View) -> None:
             assert presentation.is_shown(n) != (is_string or is_shard)
 
 
-def test_real_chunks_are_framed_and_read(repository) -> None:
-    """Chunks that the repository itself has are read by zarr-python from the portable view as from the stored one."""
+def test_real_chunks_are_framed_and_read(data: Path, repository) -> None:
+    """Chunks of the repository and of the files it refers to are read by zarr-python from the portable view as from the stored one."""
     folder, snapshots = repository
+    forms = 0
     for snapshot in snapshots:
         presentation = Presentation(snapshot, View(ViewName.PORTABLE))
         numbers = {presentation.path(n): n for n in range(len(presentation))}
@@ -91,14 +116,13 @@ def test_real_chunks_are_framed_and_read(repository) -> None:
                     files[kind][f"{node.path}/{name}".lstrip("/")] = content
         whole: dict[str, bool] = {}
         for array, coords, ref in icechunk.refs_of(folder, snapshot):
-            if ref.kind is ChunkKind.VIRTUAL:
+            content = bytes_of(data, folder, ref)
+            if content is None:
                 whole[array.path] = False
                 continue
             whole.setdefault(array.path, True)
-            content = bytes(ref.inline)
-            if ref.kind is ChunkKind.NATIVE:
-                content = (folder / ref.location).read_bytes()[ref.offset : ref.range.end]
             form = presentation.form(numbers[array.path])
+            forms += form is not None
             key = f"{array.path}/{array.key_encoding.encode(coords)}".lstrip("/")
             files["stored"][key] = content
             files["portable"][key] = framed(form, content)
@@ -110,6 +134,7 @@ def test_real_chunks_are_framed_and_read(repository) -> None:
             for path in (path for path, is_whole in whole.items() if is_whole):
                 one, other = (np.asarray(group[path[1:]][...]) for group in groups.values())
                 np.testing.assert_array_equal(one, other)
+    assert (forms > 0) == (folder.name in {"icecat.icechunk", "virt-file-v1", "virt-file-v2"})
 
 
 def framed(form: Framed | Decoded | None, content: bytes) -> bytes:

@@ -119,8 +119,14 @@ def read_v3_group(document: bytes) -> GroupMetadata:
 
 
 def dump(value: object) -> bytes:
-    """Return *value* as compact JSON, in ASCII so that any string can be written."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    """Return *value* as compact JSON, in UTF-8, or in ASCII if it has text that UTF-8 has not.
+
+    Text is not escaped without need: netCDF-C takes an escaped character for its digits.
+    """
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 def canonical(value: object) -> bytes:

@@ -80,9 +80,9 @@ def array_documents(
 
 def group_documents(metadata: GroupMetadata | None) -> Mapping[str, bytes]:
     """Return the documents of a group, or those of one of which nothing is known."""
-    attributes = {} if metadata is None else metadata.attributes
-    if metadata is not None and not metadata.is_strict:
-        attributes = _finite(attributes)
+    attributes = {}
+    if metadata is not None:
+        attributes = _sayable(metadata.attributes, is_strict=metadata.is_strict)
     return {GROUP: dump({"zarr_format": 2}), ATTRIBUTES: dump(attributes)}
 
 
@@ -147,8 +147,7 @@ def _missing(metadata: ArrayMetadata, endian: Endian) -> tuple[object, Mapping[s
     `_FillValue`, unless missing chunks are zero and the attribute can say it alone: then it is null,
     which reads as zero and marks nothing. The attribute becomes a number, which is what netCDF takes.
     """
-    attributes = metadata.attributes if metadata.is_strict else _finite(metadata.attributes)
-    attributes = dict(attributes)
+    attributes = _sayable(metadata.attributes, is_strict=metadata.is_strict)
     if metadata.dimension_names is not None and None not in metadata.dimension_names:
         attributes[DIMENSIONS] = metadata.dimension_names
     elif not metadata.shape:
@@ -181,9 +180,23 @@ def _fill_value(stored: Scalar | None, declared: Scalar | None) -> Scalar | None
     return None if is_nan or plain(declared) is not None else declared
 
 
-def _finite(attributes: Mapping[str, object]) -> Mapping[str, object]:
-    """Return *attributes* without those in which there are numbers that JSON does not have."""
-    return {name: value for name, value in attributes.items() if _is_finite(value)}
+def _sayable(attributes: Mapping[str, object], *, is_strict: bool) -> dict[str, object]:
+    """Return *attributes* without those that would keep netCDF-C from the whole hierarchy.
+
+    It opens none with an empty list, ends in the middle of a list that begins with a number and goes
+    on with text, and knows no numbers that JSON does not have.
+    """
+    return {
+        name: value
+        for name, value in attributes.items()
+        if not (isinstance(value, list) and _is_odd(value)) and (is_strict or _is_finite(value))
+    }
+
+
+def _is_odd(values: Sequence[object]) -> bool:
+    return not values or (
+        isinstance(values[0], int | float) and any(isinstance(value, str) for value in values)
+    )
 
 
 def _is_finite(value: object) -> bool:
