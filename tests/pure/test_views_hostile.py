@@ -2,10 +2,12 @@
 
 import copy
 import json
+import warnings
 from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -25,7 +27,7 @@ from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding
 from vzfs.model.snapshot import Array, Group, Snapshot
 from vzfs.views.forms import Decoded, Framed
 from vzfs.views.presentation import Presentation
-from vzfs.views.view import ALL, View, ViewName
+from vzfs.views.view import ALL, ViewName
 
 STRUCT = codec("struct", fields=[{"name": "a", "data_type": "int32"}, ["b", "float64"]])
 WHOLE = [
@@ -93,11 +95,9 @@ def look_at_everything(*documents: bytes) -> None:
                 assert json.loads(form.spec)
 
 
-@given(st.sampled_from(WHOLE), st.data())
-@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
-def test_documents_with_anything_in_any_place(document: bytes, data: st.DataObject) -> None:
-    """Whatever stands wherever in a document, every view says something of it."""
-    fields = copy.deepcopy(json.loads(document))
+def changed(document: bytes, data: st.DataObject) -> bytes:
+    """Put anything in some places of a document."""
+    fields = json.loads(document)
     for _ in range(data.draw(st.integers(1, 3))):
         place: Any = fields
         while True:
@@ -111,9 +111,29 @@ def test_documents_with_anything_in_any_place(document: bytes, data: st.DataObje
             if data.draw(st.integers(0, 4)) == 0:
                 del place[key]
             else:
-                place[key] = data.draw(junk)
+                place[key] = copy.deepcopy(data.draw(junk))
             break
-    look_at_everything(json.dumps(fields).encode())
+    return json.dumps(fields).encode()
+
+
+@given(st.sampled_from(WHOLE), st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+def test_documents_with_anything_in_any_place(document: bytes, data: st.DataObject) -> None:
+    """Whatever stands wherever in a document, every view says something of it."""
+    look_at_everything(changed(document, data))
+
+
+@given(st.sampled_from(WHOLE), st.data())
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
+def test_what_is_consolidated_is_opened(document: bytes, data: st.DataObject) -> None:
+    """Whatever stands in a document, if it is in consolidated metadata, zarr-python opens the group by them."""
+    documents = {"/a": changed(document, data)}
+    for view in ALL[1:]:
+        files = viewing.present(documents, str(view)).node(0).documents
+        with warnings.catch_warnings(action="ignore"):
+            group = zarr.open_group(viewing.memory_store(files), mode="r")
+        if group.metadata.consolidated_metadata is not None:
+            assert len(group.metadata.consolidated_metadata.metadata) <= 1
 
 
 @given(st.sampled_from(WHOLE), st.data())
@@ -210,4 +230,3 @@ def test_sizes_of_hostile_lengths_stay_in_64_bits() -> None:
     assert isinstance(form, Framed)
     assert form.sizes(lengths).min() > 0
     assert form.sizes(lengths).tolist() == [form.size(int(n)) for n in lengths]
-    assert View() == ALL[0]

@@ -1,5 +1,6 @@
 """Real repositories in every view: documents that zarr-python opens, and chunks of the sizes that are said."""
 
+import functools
 import json
 import urllib.parse
 import warnings
@@ -47,10 +48,13 @@ def bytes_of(data: Path, folder: Path, ref: ChunkRef) -> bytes | None:
     for prefix, place in PLACES.items():
         if ref.location.startswith(prefix):
             path = data / place / urllib.parse.unquote(ref.location.removeprefix(prefix))
-            with path.open("rb") as file:
-                file.seek(ref.offset)
-                return file.read(ref.length)
+            return read(path)[ref.offset : ref.range.end]
     return None
+
+
+@functools.lru_cache(8)
+def read(path: Path) -> bytes:
+    return path.read_bytes()
 
 
 def layout(array: zarr.Array) -> tuple:

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from vzfs.model.chunkgrid import ChunkKeyEncoding, KeyStyle
 from vzfs.model.snapshot import Array, Node
 from vzfs.views import v2, v3
-from vzfs.views.codecs import Codec, names, normalize
+from vzfs.views.codecs import DECODABLE, Codec, is_chain, names, normalize
 from vzfs.views.datatypes import v3_words
 from vzfs.views.fillvalues import read_fill_value, v2_fill_value
 from vzfs.views.forms import Decoded, Form
@@ -105,9 +105,12 @@ def _form(codecs: Sequence[Codec], metadata: ArrayMetadata, decodable: AbstractS
     dtype = metadata.data_type.numpy
     if dtype is None:
         raise Unsaid("its data type is of variable size, or not known")
-    unknown = sorted(names(codecs) - decodable)
+    used = names(codecs)
+    unknown = sorted(used - decodable)
     if unknown:
         raise Unsaid(f"{', '.join(name[:40] for name in unknown[:6])} cannot be decoded here")
+    if used <= DECODABLE and not is_chain(codecs, metadata.data_type):
+        raise Unsaid("its codecs do not follow each other so")
     nbytes = metadata.nbytes
     if nbytes > MAX_DECODED:
         raise Unsaid(f"its chunks have more than {MAX_DECODED} bytes when they are decoded")

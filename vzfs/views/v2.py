@@ -8,17 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-from vzfs.views.codecs import (
-    ARRAY_CODECS,
-    BYTES_CODECS,
-    COMPRESSORS,
-    VARIABLE,
-    Codec,
-    memory_order,
-    v2_words,
-)
-from vzfs.views.datatypes import DataType, Endian
-from vzfs.views.datatypes import v2_words as type_words
+from vzfs.views.codecs import ARRAY_CODECS, BYTES_CODECS, VARIABLE, Codec
+from vzfs.views.datatypes import DataType, Endian, v2_words
 from vzfs.views.fillvalues import (
     ATTRIBUTE,
     Scalar,
@@ -30,6 +21,7 @@ from vzfs.views.fillvalues import (
     v2_fill_value,
 )
 from vzfs.views.metadata import ArrayMetadata, GroupMetadata, Unsaid, dump
+from vzfs.views.v2codecs import COMPRESSORS, codec_words, memory_order
 
 ARRAY: Final = ".zarray"
 GROUP: Final = ".zgroup"
@@ -122,11 +114,11 @@ def _dtype(data_type: DataType, endian: Endian) -> object:
         return "|O"
     if data_type.numpy is None:
         raise Unsaid("Zarr v2 has no name for its data type")
-    return type_words(data_type.ordered(endian))
+    return v2_words(data_type.ordered(endian))
 
 
 def _codec_words(codec: Codec, data_type: DataType) -> Mapping[str, object]:
-    words = v2_words(codec, data_type)
+    words = codec_words(codec, data_type)
     if words is None:
         raise Unsaid(f"Zarr v2 has no name for {codec.name[:40]}")
     return words

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from vzfs.views.codecs import CORE, VARIABLE, Codec, are_common, names, normalize
+from vzfs.views.acceptance import are_common
+from vzfs.views.codecs import CORE, VARIABLE, Codec, names, normalize
 from vzfs.views.datatypes import DataType
 from vzfs.views.fillvalues import read_fill_value
 from vzfs.views.forms import Framed
@@ -59,12 +60,17 @@ def is_common(metadata: ArrayMetadata, codecs: Sequence[Codec]) -> bool:
     fields = metadata.fields
     return (
         metadata.is_strict
-        and isinstance(fields.get("chunk_grid"), dict)
-        and isinstance(fields.get("chunk_key_encoding"), dict)
+        and _is_plain(fields.get("chunk_grid"), "chunk_shape")
+        and _is_plain(fields.get("chunk_key_encoding"), "separator")
         and metadata.data_type.is_common
         and _has_fill_value(metadata)
         and are_common(codecs, metadata.data_type, metadata.chunk_shape)
     )
+
+
+def _is_plain(words: object, field: str) -> bool:
+    """Whether an extension point says nothing but *field*, and not by its name alone."""
+    return isinstance(words, dict) and words.get("configuration", {}).keys() <= {field}
 
 
 def _has_fill_value(metadata: ArrayMetadata) -> bool:
