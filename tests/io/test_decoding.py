@@ -3,9 +3,9 @@
 import contextlib
 import gzip
 import os
+import platform
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +22,10 @@ from vzfs.access import Access, AccessPolicy, Relocation, StoreOptions
 from vzfs.cache import Buffers, DiskCache, MemoryCache
 from vzfs.chunks import Chunks
 from vzfs.decoding import decoder as decoder_module
+from vzfs.decoding.confinement import offline
 from vzfs.decoding.decoder import Decoder
 from vzfs.decoding.wire import MAX_NBYTES, MAX_SPEC, Outcome, Reply
-from vzfs.decoding.workers import Worker
+from vzfs.decoding.workers import _ENVIRONMENT, _HANDED_ON, Worker
 from vzfs.errors import AccessDenied, ErrorKind, FormatError, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -231,6 +232,15 @@ async def test_a_chunk_larger_than_the_memory_cache_is_decoded_once(new_mount: C
     assert b"".join(parts) == PLAIN
     assert mount.counts("decoded") == [1]
     assert mount.peek(ref()) is None
+
+
+async def test_a_chunk_of_which_a_part_was_read_is_let_go(new_mount: Callable) -> None:
+    """A chunk that the memory cache does not hold is not kept for long for who has not read its end."""
+    mount = await new_mount(memory=1000, idle=0)
+    assert await mount.read(ref(), size=10) == PLAIN[:10]
+    with trio.fail_after(10):
+        while mount.peek(ref()) is not None:
+            await trio.lowlevel.checkpoint()
 
 
 async def test_large_chunks_are_decoded(source: FakeSource, new_mount: Callable) -> None:
@@ -670,29 +680,16 @@ async def test_a_process_dies_with_its_daemon() -> None:
     await gone(int(daemon.stdout))
 
 
-async def test_a_process_knows_nothing_of_the_environment(
-    new_mount: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A decoder process inherits no variable that may be a secret, no file but three, and no terminal."""
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
-    start, given = trio.lowlevel.open_process, []
-
-    async def watched(command: list[str], **options: object) -> trio.Process:
-        given.append(options)
-        return await start(command, **options)
-
-    monkeypatch.setattr(trio.lowlevel, "open_process", watched)
+async def test_a_process_is_confined(new_mount: Callable) -> None:
+    """A decoder process has the files that it needs, no terminal, and limits."""
     mount = await new_mount()
     assert await mount.read(ref()) == PLAIN
 
-    [options] = given
-    assert "s3cr3t" not in str(options["env"])
-    assert len(options["pass_fds"]) == 3
-    assert {options["stdin"], options["stdout"], options["stderr"]} == {subprocess.DEVNULL}
     [process] = mount.processes
     limits = await trio.Path(f"/proc/{process}/limits").read_text()
     assert "Max core file size        0" in limits
     assert "Max file size             0" in limits
+    assert "Max address space         unlimited" not in limits
     assert os.getsid(process) == process
 
 
@@ -707,6 +704,115 @@ async def test_a_process_that_cannot_start_says_why(
     with pytest.raises(FormatError, match="no decoder could be started: ModuleNotFoundError"):
         await mount.read(ref())
     assert mount.counts("processes") == [0]
+
+
+PLUGIN = """
+import ctypes
+import os
+import pathlib
+import socket
+import tempfile
+
+from zarr.abc.codec import BytesBytesCodec
+
+
+class Plugin(BytesBytesCodec):
+    def __init__(self, act="pass"):
+        self.act = act
+
+    @classmethod
+    def from_dict(cls, data):
+        return cls(**data.get("configuration", {}))
+
+    def to_dict(self):
+        return {"name": "vzfs-test", "configuration": {"act": self.act}}
+
+    async def _decode_single(self, chunk, spec):
+        getattr(self, self.act)()
+        return chunk
+
+    def compute_encoded_size(self, size, spec):
+        return size
+
+    def crash(self):
+        ctypes.string_at(0)
+
+    def leave(self):
+        os._exit(7)
+
+    def grow(self):
+        held = []
+        while True:
+            held.append(bytearray(2**20))
+
+    def call(self):
+        socket.socket()
+
+    def write(self):
+        with tempfile.TemporaryFile(dir="/tmp") as file:
+            file.write(b"x")
+            file.flush()
+
+    def see(self):
+        raise ValueError(" ".join(sorted(os.environ)))
+"""
+
+
+@pytest.fixture(name="plugin")
+def _plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Form]:
+    """Install a codec that does what its configuration says, and give the form of chunks with it."""
+    folder = tmp_path / "site"
+    about = folder / "vzfs_test-1.dist-info"
+    about.mkdir(parents=True)
+    (folder / "vzfs_test.py").write_text(PLUGIN)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: vzfs-test\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[zarr.codecs]\nvzfs-test = vzfs_test:Plugin\n")
+    monkeypatch.syspath_prepend(folder)
+
+    def with_act(act: str) -> Form:
+        codec = {"name": "vzfs-test", "configuration": {"act": act}}
+        return form([1000], "float64", [LITTLE, codec, ZLIB])
+
+    return with_act
+
+
+ACTS = {
+    "crash": r"the process that decoded the chunk died \(SIGSEGV\)",
+    "leave": r"the process that decoded the chunk died \(exit code 7\)",
+    "grow": "more memory",
+    "call": "vzfs-test: .*Operation not permitted",
+    "write": "vzfs-test: .*File too large",
+}
+
+
+async def test_a_codec_does_no_harm(
+    source: FakeSource, new_mount: Callable, plugin: Callable[[str], Form]
+) -> None:
+    """A codec that crashes, leaves, grows, opens a socket or writes a file fails its chunk alone.
+
+    It is one that the daemon's import path has, and that can only be awaited.
+    """
+    assert offline(platform.machine())
+    mount = await new_mount(workers=1)
+    for act, said in ACTS.items():
+        assert await mount.read(ref(), plugin("to_dict")) == PLAIN
+        with pytest.raises(FormatError, match=said) as caught:
+            await mount.read(ref(), plugin(act))
+        assert caught.value.kind is ErrorKind.NOT_DECODED
+    assert mount.counts("decoded", "failed", "restarted") == [1, 5, 3]
+
+
+async def test_a_codec_sees_no_secrets(
+    new_mount: Callable, plugin: Callable[[str], Form], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment of a decoder process is made for it, and has nothing of the daemon's but paths."""
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cr3t")
+    mount = await new_mount()
+
+    with pytest.raises(FormatError, match="vzfs-test: ") as caught:
+        await mount.read(ref(), plugin("see"))
+    seen = caught.value.what.partition("vzfs-test: ")[2].split()
+    assert {*seen} <= {*_ENVIRONMENT, *_HANDED_ON, "LC_CTYPE"}
 
 
 LIES = {

@@ -9,15 +9,15 @@ from collections.abc import Iterator
 import pytest
 
 from vzfs.decoding import installed as module
-from vzfs.decoding.installed import can_decode, installed, package_of
+from vzfs.decoding.installed import _look, can_decode, installed, package_of
 from vzfs.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
 def _anew() -> Iterator[None]:
-    installed.cache_clear()
+    _look.cache_clear()
     yield
-    installed.cache_clear()
+    _look.cache_clear()
 
 
 def test_what_is_asked_for_needs_no_import() -> None:
@@ -58,7 +58,7 @@ def test_packages_declare_their_codecs(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in "12":
         points = [Point("zarr.codecs", "one", version), Point("zarr.codecs.two", "x", version)]
         monkeypatch.setattr(importlib.metadata, "entry_points", lambda points=points: points)
-        installed.cache_clear()
+        _look.cache_clear()
         assert {"one", "two"} <= can_decode()
         tags.add(installed().tag)
 
@@ -75,7 +75,7 @@ def test_a_codec_without_its_library_is_not_there(monkeypatch: pytest.MonkeyPatc
     assert not {"numcodecs.zfpy", "HorizontalDeltaCodec"} & can_decode()
 
     there |= {"zfpy", "virtual_tiff"}
-    installed.cache_clear()
+    _look.cache_clear()
     assert {"numcodecs.zfpy", "HorizontalDeltaCodec"} <= can_decode()
 
 

@@ -91,18 +91,23 @@ def can_decode() -> frozenset[str]:
     return installed().names
 
 
-@functools.cache
 def installed() -> Installed:
     """Return what is installed. Raises ConfigError without zarr."""
+    found = _look()
+    if isinstance(found, str):
+        raise ConfigError(ErrorKind.BAD_CONFIG, found, advice="pip install 'vzfs[decoded]'")
+    return found
+
+
+@functools.cache
+def _look() -> Installed | str:
+    """Return what is installed, or what is wrong with it."""
     versions = {"zarr": _version("zarr"), "numcodecs": _version("numcodecs")}
     numbers = _NUMBERS.match(versions["zarr"])
-    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST or not versions["numcodecs"]:
-        found = f", not {versions['zarr']}" if numbers else ""
-        raise ConfigError(
-            ErrorKind.BAD_CONFIG,
-            f"the decoded view needs zarr{found}",
-            advice="pip install 'vzfs[decoded]'",
-        )
+    if numbers is None or not versions["numcodecs"]:
+        return "the decoded view needs zarr"
+    if (int(numbers[1]), int(numbers[2])) < OLDEST:
+        return f"the decoded view needs zarr {OLDEST[0]}.{OLDEST[1]}, not {versions['zarr']}"
     names = {name for name in _ZARR if name not in _NEEDS or _has(_NEEDS[name][0])}
     if _has("virtual_tiff"):
         names |= TIFF

@@ -30,6 +30,9 @@ from vzfs.decoding.installed import TIFF
 MAX_PIPELINES: Final = 256
 _IMAGES: Final = "imagecodecs_"
 
+# It runs whatever a chunk says, and some packages give any codec of numcodecs a name for zarr.
+numcodecs.registry.codec_registry.pop("pickle", None)
+
 
 class NoCodecError(Exception):
     """No package that is installed has a codec of this name."""

@@ -2,10 +2,9 @@
 
 It trusts nothing that it is given, and may be killed at any moment. Its memory is bounded anew for
 each chunk, by what the chunk may need; its time by an alarm, should the daemon not be there any more
-to end it. It writes no files, leaves no core, and ends when the daemon does.
+to end it. It ends when the daemon does.
 """
 
-import ctypes
 import mmap
 import os
 import resource
@@ -16,6 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
+from vzfs.decoding.confinement import confine
 from vzfs.decoding.wire import DEADLINE, MAX_REPLY, Outcome, Reply, Request
 
 MAX_MEMORY: Final = 4 * 2**30
@@ -29,8 +29,6 @@ GROWN: Final = 512 * 2**20
 PATIENCE: Final = 10.0
 """Seconds that the daemon has to end a worker before it ends itself."""
 
-_PR_SET_DUMPABLE: Final = 4
-_PR_SET_NO_NEW_PRIVS: Final = 38
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = resource.getpagesize()
 
@@ -38,7 +36,8 @@ _PAGE: Final = resource.getpagesize()
 def main() -> None:
     """Serve the socket and the two files whose descriptors are the last three arguments."""
     peer, given, made = (int(word) for word in sys.argv[-3:])
-    _confine()
+    signal.alarm(int(DEADLINE + PATIENCE))
+    confine()
     warnings.simplefilter("ignore")
     with socket.socket(fileno=peer) as daemon:
         worker = _Worker(given, made)
@@ -119,19 +118,6 @@ class _Mapped:
             self._map = mmap.mmap(self._descriptor, size, mmap.MAP_SHARED, self._protection)
             self._size = size
         return memoryview(self._map)[:length]
-
-
-def _confine() -> None:
-    """Give up what a decoder does not need."""
-    signal.alarm(int(DEADLINE + PATIENCE))
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # These are for the daemon, which ends its workers when it has no more use for them.
-        signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 def _address_space() -> int:

@@ -78,7 +78,7 @@ class Worker:
                 path = json.dumps([entry for entry in sys.path if entry])
                 known = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
                 process = await trio.lowlevel.open_process(
-                    [sys.executable, "-I", "-c", _PROGRAM, path, *map(str, descriptors)],
+                    [sys.executable, "-IB", "-c", _PROGRAM, path, *map(str, descriptors)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
