@@ -166,11 +166,10 @@ class Standing:
         pin = self._pins.known(object_of(self._proof))
         return None if pin is None else pin.version
 
-    async def find(self) -> str | None:
-        """Return the version that the mount or the cache knows, None if neither does. Raises SourceError."""
+    async def find(self) -> None:
+        """Have the version known that the cache remembers, if the mount knows none. Raises SourceError."""
         if self._fixed is None:
             await self._pins.find(self._proof)
-        return self.version()
 
     def serve(self, version: str) -> bool:
         """Have what was made of *version* handed out, unless another is pinned: then return False."""

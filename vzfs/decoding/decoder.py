@@ -90,10 +90,34 @@ class _Making:
 
 
 class _Wanted(NamedTuple):
+    """A decoded chunk, and how the mount sees what it is made of: None for what is inline."""
+
     identity: _Identity
+    standing: Standing | None
     ref: ChunkRef
     form: "Decoded"
     near: str
+
+    def version(self) -> str | None:
+        """Return the version that is known; what is inline is named by its content."""
+        return "inline" if self.standing is None else self.standing.version()
+
+    def entry(self, version: str) -> EntryKey:
+        """Return under what it is in the disk cache."""
+        name, _, offset, length, digest = self.identity
+        made = f"decoded {FORMAT} by {installed().tag} as {digest} from {length} bytes of {name}"
+        return EntryKey(made, version, offset, self.form.nbytes)
+
+    def shelf(self, version: str) -> str:
+        """Return what it lies with: what is made alike of its neighbours in the object, or in the array."""
+        name, _, offset, _, digest = self.identity
+        if self.ref.kind is not ChunkKind.VIRTUAL:
+            return f"decoded {digest} {self.near}"
+        return f"decoded {digest} {name} {version} {offset >> SHELF}"
+
+    def may_be_served(self, version: str) -> bool:
+        """Whether what was made of *version* may be handed out, which then stays the version."""
+        return self.standing is None or self.standing.serve(version)
 
 
 class Decoder:
@@ -150,15 +174,17 @@ class Decoder:
     def peek(
         self, ref: ChunkRef, form: "Decoded", offset: int, size: int, *, near: str = ""
     ) -> Buffer | None:
-        """Return what `read` would, if it can be had without waiting; else None. Raises AccessDenied."""
-        standing = self._standing(ref)
-        identity = _identity(ref, form, standing)
-        data = self._have(identity)
+        """Return what `read` would, if it can be had without waiting; else None.
+
+        Raises AccessDenied, and ConfigError if nothing can be decoded.
+        """
+        wanted = self._wanted(ref, form, near)
+        data = self._have(wanted.identity)
         if data is None:
-            data = self._peek_disk(_Wanted(identity, ref, form, near), standing)
+            data = self._peek_disk(wanted)
         else:
             self._from_memory += 1
-        return None if data is None else self._part(identity, data, offset, size)
+        return None if data is None else self._part(wanted.identity, data, offset, size)
 
     async def read(
         self, ref: ChunkRef, form: "Decoded", offset: int, size: int, *, near: str = ""
@@ -169,20 +195,21 @@ class Decoder:
         FormatError if the chunk cannot be decoded, and ConfigError if nothing can.
         """
         while True:
-            identity = _identity(ref, form, self._standing(ref))
+            wanted = self._wanted(ref, form, near)
+            identity = wanted.identity
             data = self._have(identity)
             if data is not None:
                 self._from_memory += 1
                 return self._part(identity, data, offset, size)
-            making = self._making.get(identity)
-            if making is None:
-                making = self._make(_Wanted(identity, ref, form, near))
+            making = self._making.get(identity) or self._make(wanted)
             await self._wait(identity, making)
+            # Policy may have changed meanwhile, also to another place.
+            if not self._is_still(wanted):
+                continue
             if making.error is not None:
                 # Each reader raises one of its own: what is raised collects the frames of all.
                 raise _bare(making.error)
-            # Policy may have changed meanwhile, also to another place.
-            if making.data is not None and _identity(ref, form, self._standing(ref)) == identity:
+            if making.data is not None:
                 return self._part(identity, making.data, offset, size)
 
     async def _wait(self, identity: _Identity, making: _Making) -> None:
@@ -206,9 +233,19 @@ class Decoder:
             self._outsize = None
         return memoryview(data)[offset : offset + size]
 
-    def _standing(self, ref: ChunkRef) -> Standing | None:
-        """Return how the mount sees the object of a chunk, None if it is inline. Raises AccessDenied."""
-        return None if ref.kind is ChunkKind.INLINE else self._chunks.standing(ref)
+    def _wanted(self, ref: ChunkRef, form: "Decoded", near: str) -> _Wanted:
+        """Return what a reader wants. Raises AccessDenied."""
+        if ref.kind is ChunkKind.INLINE:
+            content = hashlib.blake2b(ref.inline, digest_size=32).hexdigest()
+            identity = _Identity(f"inline {content}", None, 0, ref.length, form.digest)
+            return _Wanted(identity, None, ref, form, near)
+        standing = self._chunks.standing(ref)
+        identity = _Identity(standing.name, ref.checksum, ref.offset, ref.length, form.digest)
+        return _Wanted(identity, standing, ref, form, near)
+
+    def _is_still(self, wanted: _Wanted) -> bool:
+        """Whether policy leads to the same place as before. Raises AccessDenied where it leads nowhere."""
+        return self._wanted(wanted.ref, wanted.form, wanted.near).identity == wanted.identity
 
     # -- making --------------------------------------------------------------------------------
 
@@ -254,17 +291,17 @@ class Decoder:
 
     async def _get(self, wanted: _Wanted, making: _Making) -> Buffer | None:
         """Return a chunk from the disk, or made anew; None if policy now leads to another place."""
-        identity, ref, form, near = wanted
+        identity, _, ref, form, near = wanted
         _check(ref, form)
-        standing = self._standing(ref)
-        data = await self._from_disk_of(wanted, standing)
+        if not self._is_still(wanted):
+            return None
+        data = await self._from_disk_of(wanted)
         if data is None:
             async with self._room.of(ref.length + form.nbytes):
                 stored = await self._chunks.read(ref, 0, ref.length, near=near)
-                standing = self._standing(ref)
-                if _identity(ref, form, standing) != identity:
+                if not self._is_still(wanted):
                     return None
-                version = _version(standing)
+                version = wanted.version()
                 async with self._workers.place() as decode:
                     making.is_decoding = True
                     try:
@@ -273,42 +310,44 @@ class Decoder:
                         raise _at(error, ref) from None
                 self._decoded += 1
                 if self._disk is not None and version is not None:
-                    self._disk.store(_entry(wanted, version), data, shelf=_shelf(wanted, version))
+                    self._disk.store(wanted.entry(version), data, shelf=wanted.shelf(version))
         self._memory.put(identity, data)
         if identity not in self._memory and self._background is not None:
             # Who reads it does so piece by piece: it is not decoded anew for each.
             self._outsize = identity, data
-            self._background.start_soon(self._let_go, self._outsize)
+            self._background.start_soon(self._let_go, identity)
         return data
 
-    async def _let_go(self, outsize: tuple[_Identity, Buffer]) -> None:
+    async def _let_go(self, identity: _Identity) -> None:
         """Forget a chunk that the memory cache does not hold, if its end is not read in time."""
         await trio.sleep(self._idle)
-        if self._outsize is outsize:
+        if self._outsize is not None and self._outsize[0] is identity:
             self._outsize = None
 
     # -- the disk ------------------------------------------------------------------------------
 
-    def _peek_disk(self, wanted: _Wanted, standing: Standing | None) -> Buffer | None:
-        version = _version(standing)
+    def _peek_disk(self, wanted: _Wanted) -> Buffer | None:
+        version = wanted.version()
         if self._disk is None or version is None or wanted.identity in self._making:
             return None
-        data = self._disk.peek(_entry(wanted, version), _shelf(wanted, version))
-        if data is None or (standing is not None and not standing.serve(version)):
+        data = self._disk.peek(wanted.entry(version), wanted.shelf(version))
+        if data is None or not wanted.may_be_served(version):
             return None
         self._from_disk += 1
         self._memory.put(wanted.identity, data)
         return data
 
-    async def _from_disk_of(self, wanted: _Wanted, standing: Standing | None) -> Buffer | None:
+    async def _from_disk_of(self, wanted: _Wanted) -> Buffer | None:
         """Return a chunk as the disk has it, if it may be used. Raises SourceError as reading the chunk does."""
         if self._disk is None:
             return None
-        version = _version(standing) if standing is None else await standing.find()
+        if wanted.standing is not None:
+            await wanted.standing.find()
+        version = wanted.version()
         if version is None:
             return None
-        data = await self._disk.get(_entry(wanted, version), _shelf(wanted, version))
-        if data is None or (standing is not None and not standing.serve(version)):
+        data = await self._disk.get(wanted.entry(version), wanted.shelf(version))
+        if data is None or not wanted.may_be_served(version):
             return None
         self._from_disk += 1
         return data
@@ -325,32 +364,6 @@ def _check(ref: ChunkRef, form: "Decoded") -> None:
             where=_place(ref),
             advice="read it in another view",
         )
-
-
-def _identity(ref: ChunkRef, form: "Decoded", standing: Standing | None) -> _Identity:
-    if standing is None:
-        content = hashlib.blake2b(ref.inline, digest_size=32).hexdigest()
-        return _Identity(f"inline {content}", None, 0, ref.length, form.digest)
-    return _Identity(standing.name, ref.checksum, ref.offset, ref.length, form.digest)
-
-
-def _version(standing: Standing | None) -> str | None:
-    """Return the version that is known; what is inline is named by its content."""
-    return "inline" if standing is None else standing.version()
-
-
-def _entry(wanted: _Wanted, version: str) -> EntryKey:
-    name, _, offset, length, digest = wanted.identity
-    made = f"decoded {FORMAT} by {installed().tag} as {digest} from {length} bytes of {name}"
-    return EntryKey(made, version, offset, wanted.form.nbytes)
-
-
-def _shelf(wanted: _Wanted, version: str) -> str:
-    """Return what a decoded chunk lies with: what is made alike of its neighbours in the object, or in the array."""
-    name, _, offset, _, digest = wanted.identity
-    if wanted.ref.kind is not ChunkKind.VIRTUAL:
-        return f"decoded {digest} {wanted.near}"
-    return f"decoded {digest} {name} {version} {offset >> SHELF}"
 
 
 def _place(ref: ChunkRef) -> str:

@@ -19,7 +19,7 @@ import trio
 
 from vzfs.cache import Buffers
 from vzfs.decoding.installed import package_of
-from vzfs.decoding.wire import DEADLINE, MAX_REPLY, MAX_TEXT, Outcome, Reply, Request
+from vzfs.decoding.wire import DEADLINE, MAX_REPLY, Outcome, Reply, Request
 from vzfs.errors import ErrorKind, FormatError
 
 type Decode = Callable[[bytes, bytes | memoryview, int], Awaitable[memoryview]]
@@ -32,6 +32,8 @@ MAX_KEPT: Final = 64 * 2**20
 """Bytes that a file in memory keeps between two chunks."""
 _SLICE: Final = 8 * 2**20
 """Bytes that are copied between two turns of the event loop: about a millisecond."""
+_DYING: Final = 1.0
+"""Seconds in which a process that closed its socket should have ended."""
 _ENDING: Final = 5.0
 """Seconds that the system has to end a process that was killed."""
 
@@ -115,8 +117,10 @@ class Worker:
             for descriptor, length in ((self._given, len(chunk)), (self._made, nbytes)):
                 if length > MAX_KEPT:
                     os.ftruncate(descriptor, 0)
+        except (BrokenPipeError, ConnectionResetError):
+            raise await self._crashed() from None
         except OSError as error:
-            raise await self._crashed(error.strerror or str(error)) from None
+            raise _trouble(f"the chunk could not be decoded: {error}") from None
         self.is_sound = not reply.is_last
         match reply.outcome:
             case Outcome.WRONG:
@@ -138,18 +142,21 @@ class Worker:
         except trio.TooSlowError:
             raise _trouble(f"decoding took longer than {deadline:g} seconds") from None
         if not message:
-            raise await self._crashed("")
+            raise await self._crashed()
         try:
             return Reply.decode(message)
         except ValueError as error:
             raise _trouble(f"the chunk could not be decoded: {error}") from None
 
-    async def _crashed(self, what: str) -> FormatError:
-        """Return the error that the process ended, or cannot be talked to because of *what*."""
-        with trio.move_on_after(_ENDING):
+    async def _crashed(self) -> FormatError:
+        """Return the error that the process does not talk any more, and why if it says so in time."""
+        reason = "no reason is known"
+        with trio.move_on_after(_DYING):
             code = await self.process.wait()
-            what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return _trouble(f"the process that decoded the chunk died ({what[:MAX_TEXT]})")
+            reason = f"exit code {code}"
+            with contextlib.suppress(ValueError):
+                reason = signal.Signals(-code).name
+        return _trouble(f"the process that decoded the chunk died ({reason})")
 
     async def end(self) -> None:
         """End the process, and wait until it has."""
