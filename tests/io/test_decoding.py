@@ -291,14 +291,17 @@ async def test_a_policy_withdrawn_in_the_midst_counts(new_mount: Callable) -> No
         os.kill(process, signal.SIGCONT)
 
 
+@pytest.mark.parametrize(
+    "before", [stored(VALUES, [LITTLE, ZLIB])[0], b"no zlib"], ids=["decoded", "failed"]
+)
 async def test_a_chunk_that_moved_in_the_midst_is_read_where_it_is(
-    source: FakeSource, new_mount: Callable
+    before: bytes, source: FakeSource, new_mount: Callable
 ) -> None:
     """Where policy leads to another place while a chunk is decoded, the reader gets what is there."""
     mount = await new_mount(workers=1)
-    how = form([1000], "float64", [LITTLE])
-    source.put(URL, PLAIN)
-    source.put("s3://copy/data/x", plain(VALUES + 1))
+    chunk, how = stored(VALUES + 1, [LITTLE, ZLIB])
+    source.put(URL, before.ljust(len(chunk), b"\0"))
+    source.put("s3://copy/data/x", chunk)
     moved = Access(
         parse_prefix("s3://repos/mine"),
         policies=[AccessPolicy(parse_prefix("s3://copy/data/"), StoreOptions())],
@@ -308,7 +311,7 @@ async def test_a_chunk_that_moved_in_the_midst_is_read_where_it_is(
     found = []
 
     async def read() -> None:
-        found.append(await mount.read(ref(PLAIN), how))
+        found.append(await mount.read(ref(chunk), how))
 
     async with stopped(mount) as process, trio.open_nursery() as readers:
         readers.start_soon(read)

@@ -165,7 +165,8 @@ def _find(name: str) -> None:
     if name in TIFF:
         with contextlib.suppress(ImportError):
             importlib.import_module("virtual_tiff.codecs")
-    if name.startswith(_IMAGES):
+    known = numcodecs.registry.codec_registry.keys() | numcodecs.registry.entries.keys()
+    if name.startswith(_IMAGES) and name not in known:
         with contextlib.suppress(ImportError):
             importlib.import_module("imagecodecs.numcodecs").register_codecs()
     try:

@@ -16,15 +16,18 @@ from pathlib import Path
 from typing import Final
 
 from vzfs.decoding.confinement import confine
-from vzfs.decoding.wire import DEADLINE, MAX_REPLY, Outcome, Reply, Request
+from vzfs.decoding.wire import DEADLINE, MAX_NBYTES, MAX_REPLY, Outcome, Reply, Request
 
-MAX_MEMORY: Final = 4 * 2**30
-"""Bytes of address space beyond what is there before the first chunk, whatever is asked for."""
+MAX_MEMORY: Final = 6 * MAX_NBYTES
+"""Bytes of address space beyond what is there before the first chunk, whatever is asked for: the largest
+chunk four times, and the files in which it comes and goes."""
+LIBRARIES: Final = 512 * 2**20
+"""Bytes of address space for finding the codecs of a spec: some import half of what is installed."""
 SLACK: Final = 256 * 2**20
-"""Bytes of address space for any chunk: codecs are libraries that are loaded when first used."""
+"""Bytes of address space for any chunk: some codecs load libraries when they are first used."""
 COPIES: Final = 8
 """Times that a chunk may be in memory decoded, some of them in wider elements; twice as it was stored."""
-GROWN: Final = 512 * 2**20
+GROWN: Final = 2**30
 """Bytes that a worker may have kept to itself before another takes its place."""
 PATIENCE: Final = 10.0
 """Seconds that the daemon has to end a worker before it ends itself."""
@@ -42,7 +45,8 @@ def main() -> None:
     with socket.socket(fileno=peer) as daemon:
         worker = _Worker(given, made)
         try:
-            import vzfs.decoding.pipeline  # noqa: F401 -- its limits count before
+            # Here, as nothing of what others wrote is imported before the process is confined.
+            import vzfs.decoding.pipeline  # noqa: F401
         except Exception as error:  # noqa: BLE001 -- whatever it is, the daemon says it
             daemon.send(Reply(Outcome.WRONG, is_last=True, text=f"{error!r}").encode())
             return
@@ -72,33 +76,36 @@ class _Worker:
     def answer(self, request: Request) -> Reply:
         """Decode one chunk."""
         signal.setitimer(signal.ITIMER_REAL, DEADLINE + PATIENCE)
-        resource.setrlimit(resource.RLIMIT_AS, (self._most, self._most))
-        given = self._given.view(request.chunk + request.spec)
-        made = self._made.view(request.nbytes)
-        bound = SLACK + COPIES * request.nbytes + 2 * request.chunk
-        limit = min(_address_space() + bound, self._most)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, self._most))
-        outcome, text = _decode(given, request, made)
+        outcome, text = self._decode(request)
         signal.setitimer(signal.ITIMER_REAL, 0)
         has_grown = _address_space() > self._base + GROWN + request.chunk + request.nbytes
         return Reply(outcome, has_grown or outcome is Outcome.TOO_LARGE, text)
 
+    def _decode(self, request: Request) -> tuple[Outcome, str]:
+        from vzfs.decoding.pipeline import NoCodecError, pipeline_of
 
-def _decode(given: memoryview, request: Request, made: memoryview) -> tuple[Outcome, str]:
-    from vzfs.decoding.pipeline import NoCodecError, pipeline_of
+        resource.setrlimit(resource.RLIMIT_AS, (self._most, self._most))
+        given = self._given.view(request.chunk + request.spec)
+        made = self._made.view(request.nbytes)
+        try:
+            self._allow(LIBRARIES)
+            pipeline = pipeline_of(bytes(given[request.chunk :]))
+            if pipeline.nbytes != request.nbytes:
+                return Outcome.WRONG, f"a chunk has {pipeline.nbytes} bytes, not {request.nbytes}"
+            self._allow(SLACK + COPIES * request.nbytes + 2 * request.chunk)
+            pipeline.decode(given[: request.chunk], made)
+        except NoCodecError as missing:
+            return Outcome.NO_CODEC, str(missing)
+        except MemoryError:
+            return Outcome.TOO_LARGE, ""
+        except Exception as error:  # noqa: BLE001 -- codecs raise whatever they like
+            return Outcome.WRONG, str(error) or type(error).__name__
+        return Outcome.DONE, ""
 
-    try:
-        pipeline = pipeline_of(bytes(given[request.chunk :]))
-        if pipeline.nbytes != request.nbytes:
-            return Outcome.WRONG, f"a chunk has {pipeline.nbytes} bytes, not {request.nbytes}"
-        pipeline.decode(given[: request.chunk], made)
-    except NoCodecError as missing:
-        return Outcome.NO_CODEC, str(missing)
-    except MemoryError:
-        return Outcome.TOO_LARGE, ""
-    except Exception as error:  # noqa: BLE001 -- codecs raise whatever they like
-        return Outcome.WRONG, str(error) or type(error).__name__
-    return Outcome.DONE, ""
+    def _allow(self, more: int) -> None:
+        """Let the process grow by *more* bytes from here on."""
+        limit = min(_address_space() + more, self._most)
+        resource.setrlimit(resource.RLIMIT_AS, (limit, self._most))
 
 
 class _Mapped:
