@@ -44,6 +44,8 @@ REMEMBER_FAILURE: Final = 5.0
 MAX_FAILURES: Final = 10_000
 FORMAT: Final = 1
 """Part of the name of what is kept on disk: another number if vzfs itself decodes otherwise."""
+INLINE: Final = "inline "
+"""What the name of inline content begins with, as no location does."""
 SHELF: Final = 26
 """What was made of 64 MiB (2 to this power) of one object lies together in the disk cache."""
 
@@ -112,7 +114,8 @@ class _Wanted(NamedTuple):
         """Return what it lies with: what is made alike of its neighbours in the object, or in the array."""
         name, _, offset, _, digest = self.identity
         if self.ref.kind is not ChunkKind.VIRTUAL:
-            return f"decoded {digest} {self.near}"
+            # What is inline has no neighbours; any division will do.
+            return f"decoded {digest} {self.near or name[: len(INLINE) + 2]}"
         return f"decoded {digest} {name} {version} {offset >> SHELF}"
 
     def may_be_served(self, version: str) -> bool:
@@ -237,7 +240,7 @@ class Decoder:
         """Return what a reader wants. Raises AccessDenied."""
         if ref.kind is ChunkKind.INLINE:
             content = hashlib.blake2b(ref.inline, digest_size=32).hexdigest()
-            identity = _Identity(f"inline {content}", None, 0, ref.length, form.digest)
+            identity = _Identity(f"{INLINE}{content}", None, 0, ref.length, form.digest)
             return _Wanted(identity, None, ref, form, near)
         standing = self._chunks.standing(ref)
         identity = _Identity(standing.name, ref.checksum, ref.offset, ref.length, form.digest)
