@@ -419,9 +419,10 @@ async def test_a_process_that_died_in_its_sleep_is_replaced(new_mount: Callable)
 
 async def test_a_decoding_that_takes_too_long_is_ended(new_mount: Callable) -> None:
     """A process that is not done in time is killed, and its chunk fails."""
-    mount = await new_mount(workers=1, deadline=0.2)
+    mount = await new_mount(workers=1)
     async with stopped(mount) as process:
-        with pytest.raises(FormatError, match=r"longer than 0\.2 seconds"):
+        mount.decoder._workers._deadline = 0.1
+        with pytest.raises(FormatError, match=r"longer than 0\.1 seconds"):
             await mount.read(ref())
 
     await gone(process)
@@ -499,8 +500,9 @@ async def test_a_failure_is_forgotten_after_a_while(
 ) -> None:
     """A chunk that failed is decoded again when somebody asks later."""
     monkeypatch.setattr(decoder_module, "REMEMBER_FAILURE", 0)
-    mount = await new_mount(workers=1, deadline=0.2)
+    mount = await new_mount(workers=1)
     async with stopped(mount):
+        mount.decoder._workers._deadline = 0.1
         with pytest.raises(FormatError):
             await mount.read(ref())
 

@@ -32,10 +32,8 @@ MAX_KEPT: Final = 64 * 2**20
 """Bytes that a file in memory keeps between two chunks."""
 _SLICE: Final = 8 * 2**20
 """Bytes that are copied between two turns of the event loop: about a millisecond."""
-_DYING: Final = 1.0
-"""Seconds in which a process that closed its socket should have ended."""
 _ENDING: Final = 5.0
-"""Seconds that the system has to end a process that was killed."""
+"""Seconds in which a process that was killed, or closed its socket, should have ended."""
 
 # The import path is the daemon's, of which -I would leave out a part, and -m add to it.
 _PROGRAM: Final = (
@@ -151,7 +149,7 @@ class Worker:
     async def _crashed(self) -> FormatError:
         """Return the error that the process does not talk any more, and why if it says so in time."""
         reason = "no reason is known"
-        with trio.move_on_after(_DYING):
+        with trio.move_on_after(_ENDING):
             code = await self.process.wait()
             reason = f"exit code {code}"
             with contextlib.suppress(ValueError):
