@@ -52,6 +52,8 @@ class ErrorKind(enum.StrEnum):
     NOT_MOUNTED = "not-mounted"
     FUSE_UNAVAILABLE = "fuse-unavailable"
     BUG = "bug"
+    # decoding
+    NOT_DECODED = "not-decoded"
 
 
 class VzfsError(Exception):

@@ -17,17 +17,19 @@ RANKS = {
     "source": 4, "cache": 4, "views": 4,
     "repository": 5,
     "chunks": 6,
-    "filesystem": 7, "verify": 7,
-    "fuse": 8, "observe": 8,
-    "mount": 9,
-    "cli": 10,
-    "mounthelper": 11, "__main__": 11,
+    "decoding": 7,
+    "filesystem": 8, "verify": 8,
+    "fuse": 9, "observe": 9,
+    "mount": 10,
+    "cli": 11,
+    "mounthelper": 12, "__main__": 12,
 }  # fmt: skip
 """How high each room lies: it may use what lies lower, and itself. "vzfs" is the version alone."""
 
 OWNERS = {
     "httptools": {"source"}, "ssl": {"source"},
     "botocore": {"source"}, "google": {"source"}, "azure": {"source"}, "click": {"cli"},
+    "zarr": {"decoding"}, "numcodecs": {"decoding"},
 }  # fmt: skip
 """Which rooms may use a library that nobody else may use; mounthelper borrows click's errors."""
 
@@ -82,7 +84,7 @@ def test_every_room_has_a_rank() -> None:
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_a_library_has_one_owner(library: str) -> None:
-    """Only vzfs/source talks to stores and servers, and only the command line knows click."""
+    """Only vzfs/source talks to stores and servers, only vzfs/decoding to codecs, and only the command line knows click."""
     users = {
         room_of(path)
         for path in MODULES

@@ -26,7 +26,7 @@ from vzfs.access import Access, AuthorizedRange
 from vzfs.cache import LARGE, Buffers, DiskCache, EntryKey, MemoryCache
 from vzfs.chunks.arrivals import AbandonedError, Arrival, Buffer, Span, bare
 from vzfs.chunks.orders import Order, Piece, Wanted, range_of, wanted_of
-from vzfs.chunks.pins import Object, Pin, Pins, fixed_version, object_of, place_of
+from vzfs.chunks.pins import Object, Pin, Pins, Standing, fixed_version, object_of, place_of
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import ByteRange
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -249,6 +249,10 @@ class Chunks:
             oldest, size = consumed.popitem(last=False)
             self._consumed_size -= size
             self._memory.discard(oldest)
+
+    def standing(self, ref: ChunkRef) -> Standing:
+        """Return how this mount sees the object of a chunk that is not inline. Raises AccessDenied."""
+        return Standing(self._pins, self._access.authorize(ref), ref.kind)
 
     async def is_cached(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
         """Whether the beginning of a chunk would be served without a request to its source."""

@@ -144,6 +144,44 @@ class Pins:
             )
 
 
+class Standing:
+    """The object of a chunk as this mount sees it, for who keeps what is made of chunks.
+
+    What was made of one version may be handed out where the chunk itself may be: as long as that
+    version is pinned, which it then stays.
+    """
+
+    __slots__ = ("_fixed", "_pins", "_proof", "name")
+
+    def __init__(self, pins: Pins, proof: AuthorizedRange, kind: ChunkKind) -> None:
+        self._pins = pins
+        self._proof = proof
+        self._fixed = fixed_version(proof, kind)
+        self.name: Final = pins.name(proof)
+
+    def version(self) -> str | None:
+        """Return the version of which the mount has bytes, or None if it knows none."""
+        if self._fixed is not None:
+            return self._fixed
+        pin = self._pins.known(object_of(self._proof))
+        return None if pin is None else pin.version
+
+    async def find(self) -> None:
+        """Have the version known that the cache remembers, if the mount knows none. Raises SourceError."""
+        if self._fixed is None:
+            await self._pins.find(self._proof)
+
+    def serve(self, version: str) -> bool:
+        """Have what was made of *version* handed out, unless another is pinned: then return False."""
+        if self._fixed is not None:
+            return version == self._fixed
+        pin = self._pins.known(object_of(self._proof))
+        if pin is None or pin.version != version:
+            return False
+        pin.is_served, pin.trouble = True, None
+        return True
+
+
 def place_of(wanted: AuthorizedRange) -> Place:
     """Return what tells an object from all others."""
     if wanted.location.scheme in _NAME_THEIR_HOST:
