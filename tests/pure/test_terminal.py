@@ -1,9 +1,13 @@
 """Sizes, ages and blocks of lines as a person at a terminal reads them."""
 
+import io
+import sys
+
 import pytest
 
+from vzfs.cli import terminal
 from vzfs.cli.stat import lines
-from vzfs.cli.terminal import age, rounded_size, size
+from vzfs.cli.terminal import PATIENCE, Bar, age, rounded_size, size
 
 DAY = 86400
 
@@ -68,3 +72,29 @@ def test_a_block_has_what_is_known_in_words() -> None:
     report["attributes"] = {"last_modified": "yesterday"}
     report["type"] = "directory"
     assert lines(report, now)[:2] == [("type", "directory"), ("last_modified", "yesterday")]
+
+
+class Terminal(io.StringIO):
+    """What a terminal is written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_seen_by_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a terminal a bar appears when something takes its time, says how far it is, and goes; elsewhere there is none."""
+    now = 0.0
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    for stderr, expected in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stderr", stderr)
+        now = 0.0
+        with Bar("looking for chunks") as bar:
+            bar.show(1)
+            now = PATIENCE / 2
+            bar.show(2, 10)
+            assert stderr.getvalue() == ""
+            now = PATIENCE
+            bar.show(3, 10)
+        assert ("looking for chunks" in stderr.getvalue()) == expected
+        assert ("3/10" in stderr.getvalue()) == expected
