@@ -14,7 +14,7 @@ RANKS = {
     "model": 1,
     "access": 2, "flights": 2, "plan": 2, "tree": 2, "walks": 2,
     "config": 3, "formats": 3, "mounttable": 3,
-    "source": 4, "cache": 4,
+    "source": 4, "cache": 4, "views": 4,
     "repository": 5,
     "chunks": 6,
     "filesystem": 7, "verify": 7,
@@ -31,7 +31,7 @@ OWNERS = {
 }  # fmt: skip
 """Which rooms may use a library that nobody else may use; mounthelper borrows click's errors."""
 
-WITHOUT_IO = {"errors", "model", "access", "plan", "tree", "walks", "config", "formats"}
+WITHOUT_IO = {"errors", "model", "access", "plan", "tree", "walks", "config", "formats", "views"}
 IO = {"trio", "socket", "subprocess", "threading", "asyncio"}
 
 MAX_LINES = 650

@@ -1,0 +1,1 @@
+"""Views: the same snapshot in other words, so that more readers understand it. Pure."""

@@ -1,0 +1,145 @@
+"""An array in a view: its documents, and the form of its chunks, from its stored document alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from typing import Final, NamedTuple
+
+from vzfs.model.chunkgrid import ChunkKeyEncoding, KeyStyle
+from vzfs.model.snapshot import Array, Node
+from vzfs.views import v2, v3
+from vzfs.views.codecs import Codec, names, normalize
+from vzfs.views.datatypes import v3_words
+from vzfs.views.fillvalues import read_fill_value, v2_fill_value
+from vzfs.views.forms import Decoded, Form
+from vzfs.views.metadata import ArrayMetadata, Unsaid, canonical, read_v3_array
+from vzfs.views.view import View, ViewName
+
+MAX_DECODED: Final = 2**30
+"""Bytes of a decoded chunk."""
+
+
+class Shown(NamedTuple):
+    """What is shown of a node.
+
+    *is_sound* says that it may stand in consolidated metadata: common readers open it, or would at
+    least open what is beside it.
+    """
+
+    node: Node
+    is_shown: bool = True
+    form: Form | None = None
+    remark: str = ""
+    is_sound: bool = True
+
+
+def show_array(node: Array, view: View, decodable: AbstractSet[str]) -> Shown:
+    """Return *node* in *view*; *decodable* are the names of codecs that can be decoded."""
+    try:
+        metadata = _read(node)
+    except Unsaid as why:
+        is_kept = view.zarr_format == 3 and view.name is not ViewName.DECODED
+        return Shown(node, is_kept, None, str(why), is_sound=False)
+    try:
+        match view.name:
+            case ViewName.STORED:
+                return _stored(node, metadata)
+            case ViewName.PORTABLE:
+                return _portable(node, metadata, view)
+            case ViewName.DECODED:
+                return _decoded(node, metadata, view, decodable)
+    except Unsaid as why:
+        return Shown(node, is_shown=False, remark=str(why), is_sound=False)
+
+
+def _read(node: Array) -> ArrayMetadata:
+    if node.problem:
+        raise Unsaid(node.problem)
+    return read_v3_array(node.documents.get(v3.DOCUMENT, b""))
+
+
+def _stored(node: Array, metadata: ArrayMetadata) -> Shown:
+    return _in_v2(node, metadata, normalize(metadata.codecs, metadata.data_type), None)
+
+
+def _portable(node: Array, metadata: ArrayMetadata, view: View) -> Shown:
+    form: Form | None
+    try:
+        codecs, form = v3.portable_codecs(metadata)
+    except Unsaid as why:
+        if view.zarr_format == 3:
+            is_sound = v3.is_common(metadata, metadata.codecs) and all(
+                codec.words == codec.stored for codec in metadata.codecs
+            )
+            return Shown(node, remark=str(why), is_sound=is_sound)
+        codecs, form = normalize(metadata.codecs, metadata.data_type), None
+        return _in_v2(node, metadata, codecs, form, str(why))
+    if view.zarr_format == 2:
+        return _in_v2(node, metadata, codecs, form)
+    return _in_v3(node, metadata, codecs, form)
+
+
+def _decoded(
+    node: Array, metadata: ArrayMetadata, view: View, decodable: AbstractSet[str]
+) -> Shown:
+    codecs: Sequence[Codec] = normalize(metadata.codecs, metadata.data_type)
+    form = None
+    if not _is_plain(codecs, metadata):
+        form = _form(codecs, metadata, decodable)
+        codecs = v3.plain_codecs(metadata.data_type)
+    if view.zarr_format == 2:
+        return _in_v2(node, metadata, codecs, form)
+    return _in_v3(node, metadata, codecs, form)
+
+
+def _is_plain(codecs: Sequence[Codec], metadata: ArrayMetadata) -> bool:
+    """Whether chunks are plain little-endian bytes as they are."""
+    if len(codecs) != 1 or codecs[0].name != "bytes":
+        return False
+    endian = codecs[0].configuration.get("endian")
+    data_type = metadata.data_type
+    return endian == "little" or (data_type.numpy is not None and not data_type.has_order)
+
+
+def _form(codecs: Sequence[Codec], metadata: ArrayMetadata, decodable: AbstractSet[str]) -> Decoded:
+    dtype = metadata.data_type.numpy
+    if dtype is None:
+        raise Unsaid("its data type is of variable size, or not known")
+    unknown = sorted(names(codecs) - decodable)
+    if unknown:
+        raise Unsaid(f"{', '.join(name[:40] for name in unknown[:6])} cannot be decoded here")
+    nbytes = metadata.nbytes
+    if nbytes > MAX_DECODED:
+        raise Unsaid(f"its chunks have more than {MAX_DECODED} bytes when they are decoded")
+    fill_value = read_fill_value(metadata.fill_value, metadata.data_type)
+    if fill_value is None:
+        raise Unsaid("its fill value is none of its data type")
+    spec = {
+        "shape": metadata.chunk_shape,
+        "data_type": v3_words(dtype),
+        "codecs": [codec.words for codec in codecs],
+        "fill_value": v2_fill_value(fill_value, "little"),
+    }
+    return Decoded(nbytes, canonical(spec))
+
+
+def _in_v3(
+    node: Array, metadata: ArrayMetadata, codecs: Sequence[Codec], form: Form | None
+) -> Shown:
+    documents = v3.array_documents(metadata, codecs, node.documents)
+    if documents is not node.documents:
+        node = dataclasses.replace(node, documents=documents)
+    return Shown(node, form=form, is_sound=v3.is_common(metadata, codecs))
+
+
+def _in_v2(
+    node: Array,
+    metadata: ArrayMetadata,
+    codecs: Sequence[Codec],
+    form: Form | None,
+    remark: str = "",
+) -> Shown:
+    encoding = ChunkKeyEncoding(KeyStyle.V2, node.key_encoding.separator)
+    documents = v2.array_documents(metadata, codecs, encoding.separator)
+    node = dataclasses.replace(node, documents=documents, key_encoding=encoding)
+    return Shown(node, form=form, remark=remark, is_sound=v2.is_common(codecs))

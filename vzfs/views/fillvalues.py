@@ -1,0 +1,175 @@
+"""Fill values: what missing chunks hold, and what xarray takes for missing data, in other words.
+
+A Zarr v3 document says a `fill_value` in words of its own for each data type, and xarray's
+attribute `_FillValue` in others (base64 of a little-endian double). In Zarr v2 one value stands for
+both, and JSON has no word for what is not finite.
+"""
+
+import base64
+import binascii
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+
+from vzfs.views.datatypes import DataType, Endian
+
+ATTRIBUTE: Final = "_FillValue"
+
+_WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_MAX_DEPTH: Final = 8
+
+type Scalar = np.ndarray[tuple[()], np.dtype[Any]]
+
+
+class _Unknown(Exception):
+    """The words are not those of a value of the data type."""
+
+
+def read_fill_value(words: object, data_type: DataType) -> Scalar | None:
+    """Return the value that a Zarr v3 document says by *words*, None if it is none of the type."""
+    return None if data_type.numpy is None else _attempt(words, data_type.numpy)
+
+
+def read_attribute(words: object, data_type: DataType) -> Scalar | None:
+    """Return the value that `_FillValue` says by *words*, in xarray's way or plainly; None if it says none."""
+    if data_type.numpy is None:
+        return None
+    match data_type.numpy.kind:
+        case "f":
+            words = _double(words)
+        case "c" if isinstance(words, list):
+            words = [_double(part) for part in words]
+    return _attempt(words, data_type.numpy)
+
+
+def v2_fill_value(value: Scalar, endian: Endian) -> object:
+    """Return what a Zarr v2 document says for *value*, of an array in that order of bytes."""
+    match value.dtype.kind:
+        case "f":
+            return _spell(float(value))
+        case "c":
+            return [_spell(float(value.real)), _spell(float(value.imag))]
+        case "M" | "m":
+            return int(value.view("<i8"))
+        case "S":
+            return base64.b64encode(value.item()).decode()
+        case "V":
+            dtype = value.dtype.newbyteorder(">") if endian == "big" else value.dtype
+            return base64.b64encode(value.astype(dtype).tobytes()).decode()
+        case "U":
+            return str(value)
+    return value.item()
+
+
+def plain(value: Scalar) -> object:
+    """Return *value* as an attribute that any reader of JSON takes, or None if there is no such."""
+    match value.dtype.kind:
+        case "f" if not math.isfinite(value):
+            return None
+        case "b" | "i" | "u" | "f" | "U":
+            return value.item()
+        case "c" if math.isfinite(value.real) and math.isfinite(value.imag):
+            return [float(value.real), float(value.imag)]
+    return None
+
+
+def is_zero(value: Scalar) -> bool:
+    """Whether all bytes of *value* are 0: what a missing chunk has where nothing is said."""
+    return not any(value.tobytes())
+
+
+def is_same(one: Scalar, other: Scalar) -> bool:
+    """Whether the values are the same to the bit, or both not a number."""
+    both = one.dtype.kind == "f" and math.isnan(one) and math.isnan(other)
+    return both or one.tobytes() == other.tobytes()
+
+
+def _spell(number: float) -> object:
+    if math.isfinite(number):
+        return number
+    return "NaN" if math.isnan(number) else "Infinity" if number > 0 else "-Infinity"
+
+
+def _double(words: object) -> object:
+    """Return the number in the base64 that xarray writes, or *words*, if they are not that."""
+    if isinstance(words, str):
+        try:
+            packed = base64.b64decode(words, validate=True)
+        except (binascii.Error, ValueError):
+            return words
+        if len(packed) == 8:
+            number: float = struct.unpack("<d", packed)[0]
+            return number
+    return words
+
+
+def _attempt(words: object, dtype: np.dtype[Any]) -> Scalar | None:
+    try:
+        return _scalar(words, dtype, 0)
+    except (_Unknown, ValueError, TypeError, OverflowError, KeyError):
+        return None
+
+
+def _scalar(words: object, dtype: np.dtype[Any], depth: int) -> Scalar:
+    match dtype.kind, words:
+        case "b", bool():
+            return np.array(words, dtype)
+        case (("i" | "u"), (int() | float())) if (
+            not isinstance(words, bool) and int(words) == words
+        ):
+            return np.array(int(words), dtype)
+        case "f", _:
+            return _float(words, dtype)
+        case "c", [real, imag]:
+            part = np.dtype(f"<f{dtype.itemsize // 2}")
+            value = np.zeros((), dtype)
+            value.real, value.imag = _float(real, part), _float(imag, part)
+            return value
+        case (("M" | "m"), "NaT"):
+            return np.array(-(2**63), "<i8").view(dtype)
+        case (("M" | "m"), int()) if not isinstance(words, bool):
+            return np.array(words, "<i8").view(dtype)
+        case "U", str() if len(words) <= dtype.itemsize // 4:
+            return np.array(words, dtype)
+        case (("S" | "V"), str()):
+            return _bytes(base64.b64decode(words, validate=True), dtype)
+        case "V", list() if dtype.names is None:
+            return _bytes(bytes(words), dtype)
+        case "V", dict() if dtype.names is not None and depth < _MAX_DEPTH:
+            return _structure(words, dtype, depth)
+    raise _Unknown
+
+
+def _float(words: object, dtype: np.dtype[Any]) -> Scalar:
+    if isinstance(words, str):
+        if words in _WORDS:
+            return np.array(_WORDS[words], dtype)
+        if not words.startswith("0x") or len(words) != 2 + 2 * dtype.itemsize:
+            raise _Unknown
+        return np.array(int(words, 16), f"<u{dtype.itemsize}").view(dtype)
+    if isinstance(words, bool) or not isinstance(words, int | float):
+        raise _Unknown
+    with np.errstate(over="ignore"):
+        value = np.array(float(words), dtype)
+    if math.isinf(value) and not math.isinf(words):
+        raise _Unknown
+    return value
+
+
+def _bytes(content: bytes, dtype: np.dtype[Any]) -> Scalar:
+    is_exact = dtype.names is not None
+    if len(content) > dtype.itemsize or (is_exact and len(content) != dtype.itemsize):
+        raise _Unknown
+    padded = np.frombuffer(content.ljust(dtype.itemsize, b"\0"), np.uint8)
+    return padded.view(dtype).reshape(())
+
+
+def _structure(words: Mapping[str, object], dtype: np.dtype[Any], depth: int) -> Scalar:
+    value = np.zeros((), dtype)
+    for name in dtype.names or ():
+        if name in words:
+            value[name] = _scalar(words[name], dtype[name], depth + 1)
+    return value

@@ -1,0 +1,199 @@
+"""Arrays and groups as documents of Zarr v2: `.zarray`, `.zgroup` and `.zattrs`.
+
+What Zarr v2 has no words for raises `Unsaid`: shards, irregular grids, orders of axes that are
+neither C nor F, data types and codecs without a name there.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+from vzfs.views.codecs import (
+    ARRAY_CODECS,
+    BYTES_CODECS,
+    COMPRESSORS,
+    VARIABLE,
+    Codec,
+    memory_order,
+    v2_words,
+)
+from vzfs.views.datatypes import DataType, Endian
+from vzfs.views.datatypes import v2_words as type_words
+from vzfs.views.fillvalues import (
+    ATTRIBUTE,
+    Scalar,
+    is_same,
+    is_zero,
+    plain,
+    read_attribute,
+    read_fill_value,
+    v2_fill_value,
+)
+from vzfs.views.metadata import ArrayMetadata, GroupMetadata, Unsaid, dump
+
+ARRAY: Final = ".zarray"
+GROUP: Final = ".zgroup"
+ATTRIBUTES: Final = ".zattrs"
+CONSOLIDATED: Final = ".zmetadata"
+NAMES: Final = frozenset({ARRAY, GROUP, ATTRIBUTES, CONSOLIDATED})
+"""Names that no node can have where documents are those of Zarr v2."""
+
+DIMENSIONS: Final = "_ARRAY_DIMENSIONS"
+"""The attribute in which xarray and others look for the names of dimensions."""
+
+
+def array_documents(
+    metadata: ArrayMetadata, codecs: Sequence[Codec], separator: Literal["/", "."]
+) -> Mapping[str, bytes]:
+    """Return the documents of an array with these normalized *codecs*. Raises Unsaid."""
+    before, serializer, after = _split(codecs)
+    if serializer.name == "sharding_indexed":
+        raise Unsaid("Zarr v2 has no shards")
+    endian = _endian(serializer, metadata.data_type)
+    transposes = [codec for codec in before if codec.name == "transpose"]
+    if list(before[: len(transposes)]) != transposes:
+        raise Unsaid("Zarr v2 cannot transpose what has been through another codec")
+    order = memory_order(transposes, len(metadata.shape))
+    if order is None:
+        raise Unsaid("Zarr v2 has no other orders of axes than C and F")
+    filters = [*before[len(transposes) :], *after]
+    if len(before) > len(transposes) and endian == "big":
+        raise Unsaid("Zarr v2 has no byte order for what a filter makes")
+    if serializer.name in VARIABLE:
+        filters.insert(0, serializer)
+    words = [_codec_words(codec, metadata.data_type) for codec in filters]
+    compressor = words.pop() if words and _compresses(words[-1]) else None
+    fill_value, attributes = _missing(metadata, endian)
+    document = {
+        "zarr_format": 2,
+        "shape": metadata.shape,
+        "chunks": metadata.chunk_shape,
+        "dtype": _dtype(metadata.data_type, endian),
+        "compressor": compressor,
+        "fill_value": fill_value,
+        "order": order,
+        "filters": words or None,
+        "dimension_separator": separator,
+    }
+    return {ARRAY: dump(document), ATTRIBUTES: dump(attributes)}
+
+
+def group_documents(metadata: GroupMetadata | None) -> Mapping[str, bytes]:
+    """Return the documents of a group, or those of one of which nothing is known."""
+    attributes = {} if metadata is None else metadata.attributes
+    if metadata is not None and not metadata.is_strict:
+        attributes = _finite(attributes)
+    return {GROUP: dump({"zarr_format": 2}), ATTRIBUTES: dump(attributes)}
+
+
+def is_common(codecs: Sequence[Codec]) -> bool:
+    """Whether zarr-python opens an array that could be said with these *codecs*."""
+    return not any(codec.name.startswith("imagecodecs_") for codec in codecs)
+
+
+def _split(codecs: Sequence[Codec]) -> tuple[Sequence[Codec], Codec, Sequence[Codec]]:
+    """Return the codecs that make arrays, the one that makes bytes of them, and those behind it."""
+    for at, codec in enumerate(codecs):
+        if codec.name in BYTES_CODECS:
+            return codecs[:at], codec, codecs[at + 1 :]
+        if codec.name not in ARRAY_CODECS:
+            raise Unsaid(f"Zarr v2 has no name for {codec.name[:40]}")
+    raise Unsaid("no codec makes bytes of it")
+
+
+def _endian(serializer: Codec, data_type: DataType) -> Endian:
+    match serializer.configuration.get("endian"):
+        case "big" if data_type.has_order:
+            return "big"
+        case "little" | "big":
+            return "little"
+        case None if not data_type.has_order or _is_structure(data_type):
+            return "little"
+    raise Unsaid("it does not say its order of bytes")
+
+
+def _is_structure(data_type: DataType) -> bool:
+    """Whether an order of bytes may be missing: zarr-python then takes little-endian."""
+    return data_type.numpy is not None and data_type.numpy.names is not None
+
+
+def _dtype(data_type: DataType, endian: Endian) -> object:
+    if data_type.object_codec:
+        return "|O"
+    if data_type.numpy is None:
+        raise Unsaid("Zarr v2 has no name for its data type")
+    return type_words(data_type.ordered(endian))
+
+
+def _codec_words(codec: Codec, data_type: DataType) -> Mapping[str, object]:
+    words = v2_words(codec, data_type)
+    if words is None:
+        raise Unsaid(f"Zarr v2 has no name for {codec.name[:40]}")
+    return words
+
+
+def _compresses(words: Mapping[str, object]) -> bool:
+    id_ = str(words["id"])
+    return id_ in COMPRESSORS or (id_.startswith("imagecodecs_") and id_ not in ARRAY_CODECS)
+
+
+# -- missing chunks and missing values -------------------------------------------------------------
+
+
+def _missing(metadata: ArrayMetadata, endian: Endian) -> tuple[object, Mapping[str, object]]:
+    """Return the fill value and the attributes of an array.
+
+    For readers of Zarr v2 its fill value also is what marks missing values. So it is the attribute
+    `_FillValue`, unless missing chunks are zero and the attribute can say it alone: then it is null,
+    which reads as zero and marks nothing. The attribute becomes a number, which is what netCDF takes.
+    """
+    attributes = metadata.attributes if metadata.is_strict else _finite(metadata.attributes)
+    attributes = dict(attributes)
+    if metadata.dimension_names is not None and None not in metadata.dimension_names:
+        attributes[DIMENSIONS] = metadata.dimension_names
+    elif not metadata.shape:
+        attributes[DIMENSIONS] = []
+    data_type = metadata.data_type
+    if data_type.object_codec:
+        said = metadata.fill_value
+        return (said if isinstance(said, str) and said else None), attributes
+    stored = read_fill_value(metadata.fill_value, data_type)
+    words = metadata.attributes.get(ATTRIBUTE)
+    declared = None if words is None else read_attribute(words, data_type)
+    if ATTRIBUTE in attributes:
+        said = words if declared is None else plain(declared)
+        if isinstance(said, str) and data_type.numpy is not None and data_type.numpy.kind != "U":
+            said = None
+        if said is None:
+            del attributes[ATTRIBUTE]
+        else:
+            attributes[ATTRIBUTE] = said
+    value = _fill_value(stored, declared)
+    return None if value is None else v2_fill_value(value, endian), attributes
+
+
+def _fill_value(stored: Scalar | None, declared: Scalar | None) -> Scalar | None:
+    if declared is None:
+        return None if stored is None or is_zero(stored) else stored
+    if stored is None or is_same(stored, declared) or not is_zero(stored):
+        return declared
+    is_nan = declared.dtype.kind == "f" and math.isnan(declared)
+    return None if is_nan or plain(declared) is not None else declared
+
+
+def _finite(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return *attributes* without those in which there are numbers that JSON does not have."""
+    return {name: value for name, value in attributes.items() if _is_finite(value)}
+
+
+def _is_finite(value: object) -> bool:
+    pending = [value]
+    while pending:
+        match pending.pop():
+            case float(number) if not math.isfinite(number):
+                return False
+            case list(items):
+                pending.extend(items)
+            case dict(items):
+                pending.extend(items.values())
+    return True
