@@ -1,15 +1,18 @@
 """Configuration from files, environment and flags."""
 
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vzfs.access import StoreOptions, Visibility
-from vzfs.cli.mounting import _reloading
+from vzfs.cli.mounting import _reloading, mount
+from vzfs.cli.options import configuration
 from vzfs.config import (
     DEFAULT_CACHE_SIZE,
     DEFAULT_FOLLOW,
@@ -681,6 +684,26 @@ def test_what_does_not_move_cannot_be_followed(
     with pytest.raises(ConfigError, match=why) as caught:
         read(tmp_path, "", follow="", **flags)
     assert caught.value.kind is ErrorKind.BAD_USAGE
+
+
+def test_options_of_the_command_say_what_is_shown(tmp_path: Path) -> None:
+    """What `vzfs mount` is told of views and of following is what the configuration has; --follow needs no value."""
+    names = {field.name for field in dataclasses.fields(Flags)}
+
+    def configured(*words: str) -> Config:
+        with mount.make_context("mount", ["/repo", "/mnt", *words]) as context:
+            given = {n: v for n, v in context.params.items() if n.removesuffix("_") in names}
+            return configuration("/repo", given, {})
+
+    words = ["--view", "decoded", "--zarr-format", "2", "--no-consolidated", "--follow"]
+    found = configured(*words)
+    assert (found.view_name, found.zarr_format) == ("decoded", 2)
+    assert (found.consolidated, found.follow) == (False, 10)
+    assert configured("--follow=3", "--branch", "dev").follow == 3
+    assert configured() == configured("--consolidated")
+    for wrong in (["--view", "plain"], ["--zarr-format", "4"], ["--follow", "30"]):
+        with pytest.raises(click.UsageError):
+            configured(*wrong)
 
 
 def test_a_configuration_makes_the_access_of_its_mount(tmp_path: Path) -> None:
