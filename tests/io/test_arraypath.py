@@ -183,6 +183,17 @@ def test_what_is_no_array_is_an_error_of_one_line(
     assert "\n" not in str(caught.value)
 
 
+def test_names_in_an_error_are_harmless(tmp_path: Path) -> None:
+    """A few of the nodes of a group are named, without what would break the line or command the terminal."""
+    for number in range(20):
+        (tmp_path / f"{number:02}\n\x1b[31m").mkdir()
+    with pytest.raises(VzfsError) as caught:
+        open_array(str(tmp_path))
+    assert str(caught.value).isprintable()
+    assert caught.value.advice.count("[31m") == arraypath.MAX_NAMED
+    assert caught.value.advice.endswith(", ...")
+
+
 def test_a_file_is_no_array(tmp_path: Path) -> None:
     """The path of a chunk or a document is none of an array."""
     (tmp_path / "zarr.json").write_text("{}")

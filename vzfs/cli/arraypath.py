@@ -15,12 +15,15 @@ import numpy as np
 
 from vzfs.cli.chunkmap import Ints, Plane, State
 from vzfs.cli.mounted import PREFIX, attribute, mount_of, telling
+from vzfs.cli.terminal import printable
 from vzfs.errors import ConfigError, ErrorKind, FormatError
 from vzfs.formats.zarr import MAX_DOCUMENT, ArrayLayout, parse_array_document
 from vzfs.model.chunkgrid import KeyStyle, parse_coordinate
 
 BATCH: Final = 65_536
 """Chunks that are handed on at once."""
+MAX_WORD: Final = 60
+"""Characters of a data type or a dimension's name that are shown."""
 MAX_NAMED: Final = 8
 """Nodes that are named to who did not name an array."""
 
@@ -123,7 +126,8 @@ def _no_array(path: str) -> ConfigError:
             for entry in listing:
                 if entry.is_dir() and len(nodes) <= MAX_NAMED:
                     nodes.append(entry.name)
-    named = ", ".join(sorted(nodes[:MAX_NAMED])) + (", ..." if len(nodes) > MAX_NAMED else "")
+    named = printable(", ".join(sorted(nodes[:MAX_NAMED])))
+    named += ", ..." if len(nodes) > MAX_NAMED else ""
     return ConfigError(
         ErrorKind.BAD_USAGE,
         "this is no array",
@@ -142,13 +146,13 @@ def _dtype(fields: Mapping[str, Any]) -> str:
     value = fields.get("data_type", fields.get("dtype", ""))
     if isinstance(value, dict):
         value = value.get("name", "")
-    return value if isinstance(value, str) else "structure"
+    return value[:MAX_WORD] if isinstance(value, str) else "structure"
 
 
 def _names(value: object, ndim: int) -> tuple[str, ...]:
     if not isinstance(value, list) or len(value) != ndim:
         return ()
-    return tuple(name if isinstance(name, str) else "" for name in value)
+    return tuple(name[:MAX_WORD] if isinstance(name, str) else "" for name in value)
 
 
 # -- which chunks are there --------------------------------------------------------------------

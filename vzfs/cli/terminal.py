@@ -43,7 +43,12 @@ def plain(text: str) -> str:
     """Return foreign *text* without control characters and with rich's markup escaped."""
     from rich.markup import escape
 
-    return escape("".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text))
+    return escape(printable(text))
+
+
+def printable(text: str) -> str:
+    """Return foreign *text* without what a terminal would obey."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def rounded_size(size: int) -> str:
