@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.color import Color, ColorSystem
 
 from vzfs.cli import blocks, pictures
 from vzfs.cli.blocks import Paper
@@ -208,6 +209,13 @@ def test_one_chunk_is_a_block_in_its_colour() -> None:
     assert colours == {"█": "#{:02x}{:02x}{:02x}".format(*LOOKS[State.STALE].colour)}
     assert len({look.colour for look in LOOKS.values()}) == len(State)
     assert len({look.letter for look in LOOKS.values()}) == len(State)
+
+
+@pytest.mark.parametrize("system", [ColorSystem.STANDARD, ColorSystem.EIGHT_BIT])
+def test_colours_differ_on_every_terminal(system: ColorSystem) -> None:
+    """On a terminal of sixteen colours too each state has one of its own."""
+    colours = [Color.from_rgb(*look.colour).downgrade(system).number for look in LOOKS.values()]
+    assert len(set(colours)) == len(State)
 
 
 def test_one_axis_is_wrapped_into_rows_of_tens() -> None:

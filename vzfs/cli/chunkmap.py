@@ -41,15 +41,15 @@ class Look(NamedTuple):
     colour: tuple[int, int, int]
 
 
-# Colours that people who see few of them can tell apart, and a lighter one for what is cached.
+# Colours that people and terminals who know few of them can tell apart, lighter for what is cached.
 LOOKS: Final = {
     State.UNASKED: Look("there, not asked of what kind", "?", (150, 150, 150)),
     State.INLINE: Look("inline", "i", (240, 228, 66)),
-    State.NATIVE: Look("native", "n", (0, 130, 95)),
-    State.NATIVE_CACHED: Look("native, cached", "N", (95, 220, 170)),
-    State.VIRTUAL: Look("virtual", "v", (0, 105, 180)),
-    State.VIRTUAL_CACHED: Look("virtual, cached", "V", (120, 200, 250)),
-    State.STALE: Look("stale", "!", (225, 60, 20)),
+    State.NATIVE: Look("native", "n", (0, 130, 60)),
+    State.NATIVE_CACHED: Look("native, cached", "N", (80, 230, 120)),
+    State.VIRTUAL: Look("virtual", "v", (20, 80, 200)),
+    State.VIRTUAL_CACHED: Look("virtual, cached", "V", (110, 200, 250)),
+    State.STALE: Look("stale", "!", (210, 0, 140)),
 }
 MISSING: Final = Look("missing", "\N{MIDDLE DOT}", (70, 70, 70))
 
