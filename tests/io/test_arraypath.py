@@ -131,9 +131,9 @@ def test_attributes_say_what_a_chunk_is(
     attributes: dict[str, str], state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kind, cached and stale make one state, in which stale weighs most."""
-    monkeypatch.setattr(
-        arraypath, "attribute", lambda path, name: attributes.get(name.removeprefix("user.vzfs."))
-    )
+    whole = {f"user.vzfs.{name}": text for name, text in attributes.items()}
+    monkeypatch.setattr(arraypath, "names", lambda path: list(whole))
+    monkeypatch.setattr(arraypath, "attribute", lambda path, name: whole.get(name))
     assert state_of("x") is state
 
 
@@ -229,6 +229,7 @@ def _run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
         found = {"kind": ("virtual", "native")[last % 2], "cached": "no"}
         return found.get(name.removeprefix("user.vzfs."))
 
+    monkeypatch.setattr(arraypath, "names", lambda path: [])
     monkeypatch.setattr(arraypath, "attribute", attribute)
 
     def run(*words: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from vzfs.cli.chunkmap import Ints, Plane, State
-from vzfs.cli.mounted import PREFIX, attribute, mount_of, telling
+from vzfs.cli.mounted import PREFIX, attribute, mount_of, names, telling
 from vzfs.cli.terminal import printable
 from vzfs.errors import ConfigError, ErrorKind, FormatError
 from vzfs.formats.zarr import MAX_DOCUMENT, ArrayLayout, parse_array_document
@@ -241,6 +241,7 @@ _KINDS: Final = {
     "virtual": (State.VIRTUAL, State.VIRTUAL_CACHED),
 }
 """The states of chunks that are not cached, and of those that are."""
+_STALE: Final = f"{PREFIX}stale"
 
 
 def state_of(path: str) -> State:
@@ -249,7 +250,9 @@ def state_of(path: str) -> State:
         kinds = _KINDS.get(attribute(path, f"{PREFIX}kind") or "")
         if kinds is None:
             return State.UNASKED
-        if attribute(path, f"{PREFIX}stale") not in {None, "", "no"}:
+        if kinds[0] is kinds[1]:
+            return kinds[0]
+        # To ask for one that is not there takes the mount as long as two others.
+        if _STALE in names(path) and attribute(path, _STALE) not in {None, "", "no"}:
             return State.STALE
-        is_cached = kinds[0] is not kinds[1] and attribute(path, f"{PREFIX}cached") == "yes"
-        return kinds[is_cached]
+        return kinds[attribute(path, f"{PREFIX}cached") == "yes"]

@@ -37,9 +37,13 @@ def mount_of(path: str) -> tuple[Mounted, os.stat_result]:
 def attributes_of(path: str) -> dict[str, str]:
     """Return all that the mount says of *path*, by names without their common prefix."""
     with telling(path):
-        names = os.listxattr(path)
-        found = {name: attribute(path, name) for name in names if name.startswith(PREFIX)}
+        found = {name: attribute(path, name) for name in names(path)}
     return {name.removeprefix(PREFIX): text for name, text in found.items() if text is not None}
+
+
+def names(path: str) -> list[str]:
+    """Return the whole names of our attributes that *path* has. Raises OSError."""
+    return [name for name in os.listxattr(path) if name.startswith(PREFIX)]
 
 
 def attribute(path: str, name: str) -> str | None:
