@@ -16,6 +16,7 @@ DAY = 86400
     ("number", "rounded", "exact"),
     [
         (0, "0 bytes", "0 bytes"),
+        (1, "1 byte", "1 byte"),
         (1023, "1023 bytes", "1023 bytes"),
         (1024, "1.0 KiB", "1024 bytes (1.0 KiB)"),
         (5 * 2**20 + 2**19, "5.5 MiB", "5767168 bytes (5.5 MiB)"),
