@@ -56,7 +56,7 @@ EXIT_CODES: Final = {
 
 VALUED: Final = frozenset(
     {
-        "branch", "tag", "snapshot", "as_of", "allow", "map",
+        "branch", "tag", "snapshot", "as_of", "follow", "view", "zarr_format", "allow", "map",
         "cache_dir", "cache_size", "memory", "max_egress",
         "region", "endpoint", "credentials", "account", "billing_project",
         "config", "deadline",
@@ -64,16 +64,22 @@ VALUED: Final = frozenset(
     }
 )  # fmt: skip
 """Options of `vzfs mount` that take a value, with underscores for hyphens. `group` alone is an
-option of mount(8), which lets others mount; here `allow_group` is --group, with a value or none."""
+option of mount(8), which lets others mount; here `allow_group` is --group, with a value or none, and
+`follow` too may have none."""
 
 PLAIN: Final = frozenset(
     {
+        "consolidated", "no_consolidated",
         "no_cache", "offline", "anonymous", "requester_pays",
         "path_style", "virtual_host_style", "allow_http",
         "allow_other", "verbose",
     }
 )  # fmt: skip
 """Options of `vzfs mount` that take none."""
+
+_MAY_LACK_A_VALUE: Final = frozenset({"group", "follow"})
+_OTHER_NAMES: Final = {"allow_group": "group", "noconsolidated": "no_consolidated"}
+"""mount(8) has no hyphens in what it negates."""
 
 # mount(8) says rw of every mount that is not ro, so it is no wish of the user. Nothing in a mount
 # is executable, a device or a link, and nothing is written or changes its times.
@@ -184,7 +190,7 @@ def _known(written: str, value: str | None) -> str:
     name = written.replace("-", "_")
     if name == "group" and value is None:
         return ""
-    return "group" if name == "allow_group" else name
+    return _OTHER_NAMES.get(name, name)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -226,7 +232,7 @@ def _flag(written: str, name: str, value: str | None) -> str:
         if value is not None:
             raise _refusal(f"the option {written!r} takes no value", f"write {written} alone")
         return flag
-    if name == "group" and value is None:
+    if name in _MAY_LACK_A_VALUE and value is None:
         return flag
     if not value:
         raise _refusal(f"the option {written!r} needs a value", f"write {written}=VALUE")

@@ -1,17 +1,22 @@
 """Configuration from files, environment and flags."""
 
 import contextlib
+import dataclasses
 import os
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vzfs.access import StoreOptions, Visibility
-from vzfs.cli.mounting import _reloading
+from vzfs.cli.mounting import _reloading, mount
+from vzfs.cli.options import configuration
 from vzfs.config import (
     DEFAULT_CACHE_SIZE,
+    DEFAULT_FOLLOW,
+    DEFAULT_VIEW,
     Config,
     Egress,
     Flags,
@@ -22,7 +27,7 @@ from vzfs.config import (
     parse_time,
 )
 from vzfs.config.loading import load_rules
-from vzfs.errors import ConfigError
+from vzfs.errors import ConfigError, ErrorKind
 from vzfs.model.location import parse_prefix
 from vzfs.model.snapshot import RefSpec
 
@@ -183,6 +188,13 @@ WRONG = {
     '[[bucket]]\nprefix = "s3://b/"\nanonymous = "yes"': "true or false",
     '[[bucket]]\nprefix = "s3://b/"\nregion = 3': "a string",
     'cache-size = "lots"': "not a size",
+    'view = "plain"': "views are stored, portable, decoded",
+    "view = 3": "is no view",
+    'zarr-format = "3"': "can be 2 or 3",
+    "zarr-format = 3.0": "can be 2 or 3",
+    "zarr-format = true": "can be 2 or 3",
+    "consolidated = 1": "true or false",
+    "follow = 10": "unknown key 'follow'",
     "deadline = 0": "not a number of seconds",
     "= nonsense": "Invalid",
 }
@@ -624,6 +636,74 @@ def test_a_mount_can_be_told_to_stay_offline(tmp_path: Path) -> None:
     """--offline is off unless it is given."""
     assert not read(tmp_path, "").offline
     assert read(tmp_path, "", offline=True).offline
+
+
+def test_a_mount_shows_a_view(tmp_path: Path) -> None:
+    """View, version of Zarr and consolidated documents come from a file; each option wins over it."""
+    file = 'view = "decoded"\nzarr-format = 2\nconsolidated = false\n'
+
+    def shown(text: str, **flags: object) -> tuple[object, ...]:
+        found = read(tmp_path, text, **flags)
+        return found.view_name, found.zarr_format, found.consolidated
+
+    assert shown("") == (DEFAULT_VIEW, 3, True)
+    assert shown(file) == ("decoded", 2, False)
+    assert shown(file, view="portable") == ("portable", 2, False)
+    assert shown(file, zarr_format=3, consolidated=True) == ("decoded", 3, True)
+    assert shown("", view="stored", zarr_format=2, consolidated=False) == ("stored", 2, False)
+    for wrong in ({"view": "Stored"}, {"view": ""}, {"zarr_format": 4}, {"zarr_format": True}):
+        with pytest.raises(ConfigError):
+            read(tmp_path, "", **wrong)
+
+
+def test_a_branch_is_followed_if_asked_for(tmp_path: Path) -> None:
+    """--follow looks at the branch every ten seconds, or as often as it says, at most once a second."""
+    assert read(tmp_path, "").follow is None
+    assert read(tmp_path, "", follow="").follow == DEFAULT_FOLLOW == 10
+    assert read(tmp_path, "", follow="30", branch="dev").follow == 30
+    assert read(tmp_path, "", follow="1.5").follow == 1.5
+    for wrong in ("0", "0.9", "-5", "86401", "nan", "inf", "often", "9" * 30):
+        with pytest.raises(ConfigError, match="seconds from 1 to a day"):
+            read(tmp_path, "", follow=wrong)
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ({"tag": "v1"}, "a tag stays"),
+        ({"snapshot": "1CEC"}, "a snapshot stays"),
+        ({"as_of": "2026-01-31"}, "at a time stays"),
+        ({"branch": "main", "as_of": "2026-01-31"}, "at a time stays"),
+        ({"offline": True}, "nobody is asked"),
+    ],
+)
+def test_what_does_not_move_cannot_be_followed(
+    flags: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    """--follow together with a tag, a snapshot, a time or --offline is wrong usage, and says why."""
+    with pytest.raises(ConfigError, match=why) as caught:
+        read(tmp_path, "", follow="", **flags)
+    assert caught.value.kind is ErrorKind.BAD_USAGE
+
+
+def test_options_of_the_command_say_what_is_shown(tmp_path: Path) -> None:
+    """What `vzfs mount` is told of views and of following is what the configuration has; --follow needs no value."""
+    names = {field.name for field in dataclasses.fields(Flags)}
+
+    def configured(*words: str) -> Config:
+        with mount.make_context("mount", ["/repo", "/mnt", *words]) as context:
+            given = {n: v for n, v in context.params.items() if n.removesuffix("_") in names}
+            return configuration("/repo", given, {})
+
+    words = ["--view", "decoded", "--zarr-format", "2", "--no-consolidated", "--follow"]
+    found = configured(*words)
+    assert (found.view_name, found.zarr_format) == ("decoded", 2)
+    assert (found.consolidated, found.follow) == (False, 10)
+    assert configured("--follow=3", "--branch", "dev").follow == 3
+    assert configured() == configured("--consolidated")
+    for wrong in (["--view", "plain"], ["--zarr-format", "4"], ["--follow", "30"]):
+        with pytest.raises(click.UsageError):
+            configured(*wrong)
 
 
 def test_a_configuration_makes_the_access_of_its_mount(tmp_path: Path) -> None:

@@ -25,10 +25,7 @@ ONLY_COMMANDS = {
     ErrorKind.FUSE_UNAVAILABLE,
 }
 ONLY_MOUNTS = {
-    ErrorKind.NO_SUCH_NAME,
-    ErrorKind.NOT_A_DIRECTORY,
     ErrorKind.IS_A_DIRECTORY,
-    ErrorKind.NAME_TOO_LONG,
     ErrorKind.NO_SUCH_ATTRIBUTE,
     ErrorKind.READ_ONLY,
     ErrorKind.STALE_INODE,

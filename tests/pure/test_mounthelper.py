@@ -98,6 +98,10 @@ def test_a_backslash_escapes_only_commas_and_backslashes(text: str, options: lis
         ("allow=s3://a/=ours", ["--allow=s3://a/=ours"]),
         ("group=ocean,allow_group=ocean", ["--group=ocean", "--group=ocean"]),
         ("allow_group,allow-group", ["--group", "--group"]),
+        ("view=portable,zarr_format=2", ["--view=portable", "--zarr-format=2"]),
+        ("noconsolidated,no_consolidated", ["--no-consolidated", "--no-consolidated"]),
+        ("consolidated", ["--consolidated"]),
+        ("follow,follow=30", ["--follow", "--follow=30"]),
         ("branch=--help", ["--branch=--help"]),
         ("rw", []),
         ("ro,nosuid,nodev,noexec,noatime,relatime,sync,async", []),
@@ -120,6 +124,8 @@ def test_options_become_flags(options: str, expected: list[str]) -> None:
         ("branch", "'branch' needs a value"),
         ("branch=", "'branch' needs a value"),
         ("allow_group=", "'allow_group' needs a value"),
+        ("follow=", "'follow' needs a value"),
+        ("noconsolidated=1", "'noconsolidated' takes no value"),
         ("no_cache=yes", "'no_cache' takes no value"),
         ("ro=1", "'ro' takes no value"),
         ("nofail=1", "'nofail' takes no value"),
@@ -154,6 +160,15 @@ def test_every_option_of_the_command_can_be_given() -> None:
             plain |= written if parameter.is_flag or parameter.count else set()
     assert names - {"foreground", "announce_fd"} == VALUED | PLAIN
     assert plain - {"foreground"} == PLAIN
+
+
+def test_a_followed_branch_is_said_to_mount_8() -> None:
+    """What follows from options of mount(8) is what `vzfs mount` is told: a bare `follow` has no value there either."""
+    for text, expected in (("follow", ""), ("follow=30", "30")):
+        words = list(parse([*HERE, "-o", text]).arguments)[1:]
+        with mount.make_context("mount", words) as context:
+            assert context.params["follow"] == expected
+            assert context.params["source"] == HERE[0]
 
 
 # -- secrets -----------------------------------------------------------------------------------

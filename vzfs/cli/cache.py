@@ -19,7 +19,7 @@ from rich.table import Table
 from vzfs.cache.census import CachedFile, delete, take_census, to_collect
 from vzfs.cache.folder import CacheFolder, UnsafeFolderError
 from vzfs.cache.tally import Tally, remove_tally, tallies
-from vzfs.cli.terminal import console, plain, waiting
+from vzfs.cli.terminal import console, plain, rounded_size, waiting
 from vzfs.config import Flags, load_cache, parse_size, parse_source
 from vzfs.errors import ConfigError, ErrorKind
 from vzfs.model.moment import format_time
@@ -28,8 +28,6 @@ from vzfs.mount import PUBLIC_FOLDER
 type Command = Callable[..., Any]
 type Found = tuple[CacheFolder, CachedFile]
 """A file of the cache, and the folder that it was found in."""
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
 def _folder_options(command: Command) -> Command:
@@ -133,7 +131,10 @@ def _print_status(report: dict[str, Any]) -> None:
     out = console()
     size, limit = report["size"], report["limit"]
     share = f", {100 * size // limit} %" if limit else ""
-    out.print(plain(f"{report['folder']}: {_size(size)} of {_size(limit)}{share}"), highlight=False)
+    out.print(
+        plain(f"{report['folder']}: {rounded_size(size)} of {rounded_size(limit)}{share}"),
+        highlight=False,
+    )
     if report["repositories"]:
         table = Table(
             "repository", "entries", "size", "oldest use", "last use", "hits", "read from it",
@@ -144,11 +145,11 @@ def _print_status(report: dict[str, Any]) -> None:
             table.add_row(
                 plain(row["repository"] or "(not said)") + (" (public)" if row["public"] else ""),
                 str(row["entries"]),
-                _size(row["size"]),
+                rounded_size(row["size"]),
                 row["oldest_use"] or "-",
                 row["last_use"] or "-",
                 "-" if rate is None else f"{100 * rate:.0f} %",
-                _size(row["bytes_read"]),
+                rounded_size(row["bytes_read"]),
             )
         out.print(table)
     for name, what in (
@@ -157,7 +158,7 @@ def _print_status(report: dict[str, Any]) -> None:
         ("unfinished", "unfinished files"),
     ):
         if report[name]["files"]:
-            out.print(f"{what}: {_size(report[name]['size'])}", highlight=False)
+            out.print(f"{what}: {rounded_size(report[name]['size'])}", highlight=False)
 
 
 # -- clear -------------------------------------------------------------------------------------
@@ -273,15 +274,7 @@ def _carry_out(found: Sequence[Found], path: Path, *, dry_run: bool) -> None:
 
 def _amount(found: Sequence[Found]) -> str:
     files = "1 file" if len(found) == 1 else f"{len(found)} files"
-    return f"{files}, {_size(sum(file.size for _, file in found))}"
-
-
-def _size(size: int) -> str:
-    """Write a number of bytes for people."""
-    value, unit = float(size), 0
-    while value >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{size} bytes" if unit == 0 else f"{value:.1f} {_UNITS[unit]}"
+    return f"{files}, {rounded_size(sum(file.size for _, file in found))}"
 
 
 @contextlib.contextmanager

@@ -16,6 +16,8 @@ _COMMANDS: Final = {
     "info": "showing",
     "refs": "showing",
     "log": "showing",
+    "stat": "stat",
+    "map": "map",
     "verify": "verify",
     "policy": "policy",
     "cache": "cache",

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -26,6 +26,7 @@ from vzfs.cli.options import (
     configuration,
     limit_options,
     ref_options,
+    show_options,
     store_options,
 )
 from vzfs.cli.terminal import waiting
@@ -71,18 +72,22 @@ _OWN = -1
 """The group that --group means if it names none."""
 
 
+_MAY_LACK_A_VALUE: Final = frozenset({"--group", "--follow"})
+
+
 class _Mount(click.Command):
-    """Options of which one takes its value only behind an equals sign, as it may have none."""
+    """Options of which some take their value only behind an equals sign, as they may have none."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
-        return super().parse_args(ctx, ["--group=" if a == "--group" else a for a in args])
+        return super().parse_args(ctx, [f"{a}=" if a in _MAY_LACK_A_VALUE else a for a in args])
 
 
 @click.command(short_help="Mount a repository on a directory.", cls=_Mount)
 @click.argument("source")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @ref_options
+@show_options
 @access_options
 @click.option("--cache-dir", metavar="DIR", help="Keep chunks here (default: ~/.cache/vzfs).")
 @click.option("--cache-size", metavar="SIZE", help="Bytes to keep there (default: 10G).")

@@ -9,7 +9,16 @@ from typing import Any
 import click
 
 from vzfs.access import StoreOptions
-from vzfs.config import Config, Flags, load
+from vzfs.config import (
+    DEFAULT_FOLLOW,
+    DEFAULT_VIEW,
+    DEFAULT_ZARR_FORMAT,
+    VIEW_NAMES,
+    ZARR_FORMATS,
+    Config,
+    Flags,
+    load,
+)
 
 type Command = Callable[..., Any]
 type Decorator = Callable[[Command], Command]
@@ -86,6 +95,32 @@ _LIMITS: list[Decorator] = [
     ),
 ]
 
+_VIEW: list[Decorator] = [
+    click.option(
+        "--view",
+        type=click.Choice(VIEW_NAMES),
+        help="How to say the snapshot: byte for byte as it is stored, in words that more readers "
+        f"know, or with its chunks decoded (default: {DEFAULT_VIEW}).",
+    ),
+    click.option(
+        "--zarr-format",
+        type=click.Choice(ZARR_FORMATS),
+        help=f"As which version of Zarr (default: {DEFAULT_ZARR_FORMAT}).",
+    ),
+]
+_CONSOLIDATED = click.option(
+    "--consolidated/--no-consolidated",
+    default=None,
+    help="Put the documents of all nodes below a group into its own (default), but in the view "
+    "that is as stored.",
+)
+_FOLLOW = click.option(
+    "--follow",
+    metavar="[SECONDS]",
+    help="Show new commits of the branch, and look for them every so many seconds, written "
+    f"--follow=SECONDS (default: {DEFAULT_FOLLOW:g}).",
+)
+
 
 def _apply(options: list[Decorator], command: Command) -> Command:
     return functools.reduce(lambda decorated, option: option(decorated), reversed(options), command)
@@ -104,6 +139,16 @@ def limit_options(command: Command) -> Command:
 def store_options(command: Command) -> Command:
     """Add the options that say how to reach a repository."""
     return _apply(_STORE, command)
+
+
+def view_options(command: Command) -> Command:
+    """Add the options that choose a view."""
+    return _apply(_VIEW, command)
+
+
+def show_options(command: Command) -> Command:
+    """Add the options that say what a mount shows besides its snapshot."""
+    return _apply([*_VIEW, _CONSOLIDATED, _FOLLOW], command)
 
 
 def ref_options(command: Command) -> Command:

@@ -14,8 +14,15 @@ from rich.table import Table
 from rich.tree import Tree as TreeView
 
 from vzfs.access import Access
-from vzfs.cli.options import access_options, configuration, ref_options, store_options
+from vzfs.cli.options import (
+    access_options,
+    configuration,
+    ref_options,
+    store_options,
+    view_options,
+)
 from vzfs.cli.terminal import console, plain, waiting
+from vzfs.cli.viewing import Shown, how_shown, summary
 from vzfs.config import Config
 from vzfs.errors import VzfsError
 from vzfs.model.manifest import ChunkKind, Manifest
@@ -23,6 +30,8 @@ from vzfs.model.moment import format_time
 from vzfs.model.snapshot import Array, SnapshotInfo
 from vzfs.mount import open_repository_of, open_source
 from vzfs.repository import ArrayRefs, Checkout
+from vzfs.views.presentation import Presentation
+from vzfs.views.view import View, ViewName
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
@@ -30,11 +39,16 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.command(short_help="Show what a snapshot holds.")
 @click.argument("source")
 @ref_options
+@view_options
 @access_options
 @store_options
 @_JSON
 def info(source: str, *, as_json: bool, **given: Any) -> None:  # noqa: ANN401 -- options
-    """Show the arrays of SOURCE, how many chunks they have, and which sources may be read."""
+    """Show the arrays of SOURCE, how many chunks they have, and which sources may be read.
+
+    With --view or --zarr-format also how each array is shown in that view: as stored, with codecs
+    renamed, framed as Blosc or decoded, or that it is left out, and why.
+    """
     config = configuration(source, given)
     report = trio.run(_survey, config)
     if as_json:
@@ -116,13 +130,20 @@ async def _survey(config: Config) -> dict[str, Any]:
     checkout = opened.checkout
     sources: dict[str, _SourceCount] = {}
     nodes = []
+    view = View(ViewName(config.view_name), config.zarr_format, config.consolidated)
+    presentation = Presentation(checkout.snapshot, view)
+    # The root is a node even where the snapshot has none.
+    first = len(presentation) - len(checkout.snapshot.nodes)
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        for node in progress.track(checkout.snapshot.nodes, description="reading manifests"):
+        found = progress.track(checkout.snapshot.nodes, description="reading manifests")
+        for number, node in enumerate(found, first):
+            remark = {"remark": presentation.remark(number)}
             if isinstance(node, Array):
-                nodes.append(await _survey_array(node, checkout, opened.access, sources))
+                shown = {"shown": how_shown(presentation, number)} | remark
+                nodes.append(await _survey_array(node, checkout, opened.access, sources) | shown)
             else:
-                nodes.append({"path": node.path, "type": "group"})
+                nodes.append({"path": node.path, "type": "group"} | remark)
     return {
         "repository": str(opened.access.repository),
         "format": checkout.repository.format,
@@ -131,6 +152,7 @@ async def _survey(config: Config) -> dict[str, Any]:
         "snapshot": checkout.snapshot.id,
         "written_at": format_time(checkout.snapshot.written_at),
         "message": checkout.snapshot.message,
+        "view": str(view),
         "nodes": nodes,
         "containers": [dataclasses.asdict(report) for report in opened.access.report()],
         "sources": [
@@ -213,15 +235,20 @@ def _print_info(report: dict[str, Any]) -> None:
     )
     if report["notice"]:
         out.print(plain(report["notice"]))
+    is_verbatim = report["view"] == str(View())
+    if not is_verbatim:
+        counts = summary(node["shown"] for node in report["nodes"] if node["type"] == "array")
+        out.print(f"view {report['view']}: {counts}", highlight=False)
     view = TreeView("/")
     branches = {"/": view}
     for node in report["nodes"]:
         if node["path"] == "/":
             if node["type"] == "array":
-                view.label = plain(_array_line("/", node))
+                view.label = plain(_array_line("/", node) + _shown(node, is_verbatim=is_verbatim))
             continue
         parent, _, name = node["path"].rpartition("/")
         label = name + "/" if node["type"] == "group" else _array_line(name, node)
+        label += _shown(node, is_verbatim=is_verbatim)
         branches[node["path"]] = branches[parent or "/"].add(plain(label))
     out.print(view, highlight=False)
     if report["sources"]:
@@ -257,6 +284,15 @@ def _array_line(name: str, node: dict[str, Any]) -> str:
     counts = [f"{n} {kind}" for kind, n in node["chunks"].items() if n]
     counts += [f"{node['missing']} missing"] if node["missing"] else []
     return f"{name}  {dtype} {shape}  chunks: {', '.join(counts) or 'none'}"
+
+
+def _shown(node: dict[str, Any], *, is_verbatim: bool) -> str:
+    """Say how a view shows a node, and why so."""
+    if is_verbatim:
+        return ""
+    words = [Shown(node["shown"]).words] if "shown" in node else []
+    words += [node["remark"]] if node["remark"] else []
+    return f"  [{': '.join(words)}]" if words else ""
 
 
 def _share(part: int, whole: int) -> str:

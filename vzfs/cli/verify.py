@@ -18,7 +18,7 @@ from vzfs.access import Visibility
 from vzfs.cli import running
 from vzfs.cli.exits import DENIED, LOSSES, UNREACHABLE, USAGE, exit_code
 from vzfs.cli.options import access_options, configuration, ref_options, store_options
-from vzfs.cli.terminal import console, plain, waiting
+from vzfs.cli.terminal import PATIENCE, console, plain, waiting
 from vzfs.config import Config
 from vzfs.errors import ErrorKind, VzfsError
 from vzfs.model.location import Checksum, ETag, LastModified
@@ -27,8 +27,6 @@ from vzfs.model.moment import format_time
 from vzfs.mount import Opened, open_source
 from vzfs.verify import Loss, Progress, Report, Verification
 
-PATIENCE: Final = 2.0
-"""Seconds before a terminal sees a bar: what is done sooner needs none."""
 REFRESH: Final = 0.2
 """Seconds between two looks at how far it is, for the bar."""
 SILENCE: Final = 10.0

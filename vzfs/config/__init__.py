@@ -9,6 +9,8 @@ from vzfs.config.loading import (
     DEFAULT_CACHE_SIZE,
     DEFAULT_DEADLINE,
     DEFAULT_MEMORY,
+    DEFAULT_VIEW,
+    DEFAULT_ZARR_FORMAT,
     SUPPORTED,
     Config,
     Flags,
@@ -16,18 +18,35 @@ from vzfs.config.loading import (
     load_cache,
     parse_source,
 )
-from vzfs.config.values import Egress, parse_egress, parse_size, parse_time
+from vzfs.config.values import (
+    DEFAULT_FOLLOW,
+    VIEW_NAMES,
+    ZARR_FORMATS,
+    Egress,
+    ViewName,
+    ZarrFormat,
+    parse_egress,
+    parse_size,
+    parse_time,
+)
 from vzfs.errors import ConfigError
 
 __all__ = [
     "DEFAULT_CACHE_SIZE",
     "DEFAULT_DEADLINE",
+    "DEFAULT_FOLLOW",
     "DEFAULT_MEMORY",
+    "DEFAULT_VIEW",
+    "DEFAULT_ZARR_FORMAT",
     "SUPPORTED",
+    "VIEW_NAMES",
+    "ZARR_FORMATS",
     "Config",
     "ConfigError",
     "Egress",
     "Flags",
+    "ViewName",
+    "ZarrFormat",
     "load",
     "load_cache",
     "parse_egress",

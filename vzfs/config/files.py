@@ -20,6 +20,8 @@ from vzfs.config.values import (
     parse_egress,
     parse_seconds,
     parse_size,
+    parse_view,
+    parse_zarr_format,
     prefix_of,
     readable_prefix,
 )
@@ -32,7 +34,12 @@ ADMINISTRATOR: Final = 0
 MAX_FILE: Final = 2**20
 USERS_MAY_ALLOW: Final = "users-may-allow"
 
-_VALUES: Final = frozenset({"cache-dir", "cache-size", "memory", "deadline", "max-egress"})
+_VALUES: Final = frozenset(
+    {
+        "cache-dir", "cache-size", "memory", "deadline", "max-egress",
+        "view", "zarr-format", "consolidated",
+    }
+)  # fmt: skip
 _TABLES: Final = frozenset({"bucket", "policy", "map"})
 _STORE_KEYS: Final = {f.name.replace("_", "-"): f for f in dataclasses.fields(StoreOptions)}
 _KEYS: Final = {
@@ -186,6 +193,11 @@ def _parse_table(path: Path, table: dict[str, Any], *, is_administrators: bool) 
         parse_size(values.get(key, 0))
     parse_egress(values.get("max-egress", 0))
     parse_seconds(values.get("deadline", 1))
+    if "view" in values:
+        parse_view(values["view"])
+    if "zarr-format" in values:
+        parse_zarr_format(values["zarr-format"])
+    _typed(table, "consolidated", bool)
     _typed(table, "cache-dir", str)
     return ConfigFile(
         path=path,

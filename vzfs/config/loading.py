@@ -21,12 +21,17 @@ from vzfs.config.files import read_files
 from vzfs.config.rules import Rules, make_rules
 from vzfs.config.values import (
     Egress,
+    ViewName,
+    ZarrFormat,
     absolute,
     checked_store,
     parse_egress,
+    parse_follow,
     parse_seconds,
     parse_size,
     parse_time,
+    parse_view,
+    parse_zarr_format,
     prefix_of,
 )
 from vzfs.errors import AccessDenied, ConfigError, ErrorKind
@@ -37,6 +42,8 @@ DEFAULT_CACHE_SIZE: Final = 10 * 2**30
 DEFAULT_MEMORY: Final = 256 * 2**20
 """Bytes of chunks held in memory: a few dozen of the usual size, on machines with a few GB."""
 DEFAULT_DEADLINE: Final = 60.0
+DEFAULT_VIEW: Final[ViewName] = "stored"
+DEFAULT_ZARR_FORMAT: Final[ZarrFormat] = 3
 DEFAULT_STORE: Final = StoreOptions()
 DEFAULT_REF: Final = RefSpec()
 SUPPORTED: Final = ("file", "s3", "gs", "az", "abfs", "tigris", "http", "https")
@@ -52,6 +59,10 @@ class Config:
     *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
     amount. *redirect* is the web server that is to say where the repository is; until it has,
     *repository* is its own address. *left_out* says which of the users' policies do not count.
+
+    The root shows the snapshot in the view *view_name*, as Zarr of version *zarr_format*; whether a
+    group's document has the documents below it in it says *consolidated*. *follow* is how many
+    seconds lie between two looks at the branch, None if the snapshot stays.
     """
 
     source: str
@@ -68,6 +79,10 @@ class Config:
     deadline: float = DEFAULT_DEADLINE
     offline: bool = False
     max_egress: Egress | None = None
+    view_name: ViewName = DEFAULT_VIEW
+    zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT
+    consolidated: bool = True
+    follow: float | None = None
 
     def access(self, visibility: Visibility = Visibility.PRIVATE) -> Access:
         """Return what may be read in a mount of this *visibility*, before containers are known."""
@@ -125,7 +140,10 @@ class Config:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """What the command line said, unparsed; None where it said nothing."""
+    """What the command line said, unparsed; None where it said nothing.
+
+    *follow* is "" where it names no number of seconds.
+    """
 
     branch: str | None = None
     tag: str | None = None
@@ -141,6 +159,10 @@ class Flags:
     deadline: float | None = None
     offline: bool = False
     max_egress: str | None = None
+    view: str | None = None
+    zarr_format: int | None = None
+    consolidated: bool | None = None
+    follow: str | None = None
     store: StoreOptions = DEFAULT_STORE
 
 
@@ -177,6 +199,12 @@ def load(source: str, flags: Flags, environ: Mapping[str, str], *, lenient: bool
         deadline=parse_seconds(_first(flags.deadline, values.get("deadline"), DEFAULT_DEADLINE)),
         offline=flags.offline,
         max_egress=None if max_egress is None else parse_egress(max_egress),
+        view_name=parse_view(_first(flags.view, values.get("view"), DEFAULT_VIEW)),
+        zarr_format=parse_zarr_format(
+            _first(flags.zarr_format, values.get("zarr-format"), DEFAULT_ZARR_FORMAT)
+        ),
+        consolidated=_first(flags.consolidated, values.get("consolidated"), True),
+        follow=_follow(flags),
     )
 
 
@@ -230,6 +258,25 @@ def _ref(flags: Flags) -> RefSpec:
         )
     as_of = None if flags.as_of is None else parse_time(flags.as_of)
     return RefSpec(flags.branch, flags.tag, flags.snapshot, as_of)
+
+
+def _follow(flags: Flags) -> float | None:
+    """Return how often to look at the branch, which must be one that goes on."""
+    if flags.follow is None:
+        return None
+    for given, stays in (
+        (flags.tag, "a tag stays where it is"),
+        (flags.snapshot, "a snapshot stays as it is"),
+        (flags.as_of, "what a branch was at a time stays as it was"),
+        (flags.offline or None, "offline nobody is asked for commits"),
+    ):
+        if given is not None:
+            raise ConfigError(
+                ErrorKind.BAD_USAGE,
+                f"{stays}, and cannot be followed",
+                advice="give --follow with a branch, or leave it out",
+            )
+    return parse_follow(flags.follow)
 
 
 def _split_map(text: str) -> tuple[str, str]:

@@ -3,10 +3,11 @@
 import dataclasses
 import datetime
 import ipaddress
+import math
 import re
 import urllib.parse
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 from vzfs.access import UNREADABLE, StoreOptions
 from vzfs.errors import ConfigError, ErrorKind, VzfsError
@@ -19,6 +20,18 @@ _PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:-]{0,127}\Z")
 _PROFILE = re.compile(r"profile:[^\x00-\x1f/=]{1,64}\Z")
 _LOOKS_SECRET = re.compile(r"A[KS]IA[A-Z0-9]{12}|[A-Za-z0-9/+_-]{40}")
 """The id of an access key of AWS, or as many characters as keys of stores have at least."""
+
+
+type ViewName = Literal["stored", "portable", "decoded"]
+type ZarrFormat = Literal[2, 3]
+
+VIEW_NAMES: Final[tuple[ViewName, ...]] = get_args(ViewName.__value__)
+ZARR_FORMATS: Final[tuple[ZarrFormat, ...]] = get_args(ZarrFormat.__value__)
+DEFAULT_FOLLOW: Final = 10.0
+"""Seconds between two looks at a branch, where no other number is given."""
+MIN_FOLLOW: Final = 1.0
+DAY: Final = 86400
+"""Seconds of a day, which nothing is to take."""
 
 
 class Egress(NamedTuple):
@@ -73,11 +86,48 @@ def parse_time(text: str) -> int:
 
 def parse_seconds(value: object) -> float:
     """Parse a deadline: a number of seconds up to a day."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 86400:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= DAY:
         raise ConfigError(
             ErrorKind.BAD_CONFIG, f"the deadline {value!r} is not a number of seconds up to a day"
         )
     return float(value)
+
+
+def parse_view(value: object) -> ViewName:
+    """Parse the name of a view."""
+    for name in VIEW_NAMES:
+        if value == name:
+            return name
+    raise ConfigError(
+        ErrorKind.BAD_CONFIG,
+        f"{value!r} is no view",
+        advice=f"the views are {', '.join(VIEW_NAMES)}",
+    )
+
+
+def parse_zarr_format(value: object) -> ZarrFormat:
+    """Parse a version of the Zarr format."""
+    for version in ZARR_FORMATS:
+        if type(value) is type(version) and value == version:
+            return version
+    raise ConfigError(ErrorKind.BAD_CONFIG, f"'zarr-format' is {value!r}, and can be 2 or 3")
+
+
+def parse_follow(text: str) -> float:
+    """Parse how many seconds lie between two looks at a branch; "" is the usual number."""
+    if not text:
+        return DEFAULT_FOLLOW
+    try:
+        seconds = float(text) if len(text) <= 20 else math.nan
+    except ValueError:
+        seconds = math.nan
+    if not MIN_FOLLOW <= seconds <= DAY:
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            f"--follow={text} is not a number of seconds from {MIN_FOLLOW:g} to a day",
+            advice="write it like --follow=30, or --follow alone",
+        )
+    return seconds
 
 
 def prefix_of(text: str) -> Prefix:
