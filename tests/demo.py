@@ -135,7 +135,8 @@ def show(folder: Path) -> None:
         read(mountpoint, archive)
 
         heading("Where do these bytes come from?")
-        explain(mountpoint / CHUNK)
+        print("(as the repository has them: the default view puts a Blosc header in front)\n")
+        explain(mountpoint / ".vzfs" / "view" / "stored-v3" / CHUNK)
 
         heading("Unmount")
         vzfs("umount", mountpoint)
@@ -164,10 +165,10 @@ def refused(chunk: Path, log: Path) -> None:
 def read(mountpoint: Path, archive: Path) -> None:
     """Read the mount with xarray, and compare every value with what h5py reads from the files."""
     print('>>> ds = xr.open_zarr("sst", consolidated=False)\n>>> ds.tos.mean(("y", "x")).values')
-    with xr.open_zarr(mountpoint, consolidated=False) as dataset:
+    with xr.open_zarr(mountpoint) as dataset:
         print(dataset.tos.mean(("y", "x")).values)
     compared = 0
-    with xr.open_zarr(mountpoint, consolidated=False, mask_and_scale=False) as raw:
+    with xr.open_zarr(mountpoint, mask_and_scale=False) as raw:
         for month, path in enumerate(sorted(archive.glob("*.nc"))):
             with h5py.File(path) as file:
                 for name, found in (

@@ -52,7 +52,7 @@ class ErrorKind(enum.StrEnum):
     NOT_MOUNTED = "not-mounted"
     FUSE_UNAVAILABLE = "fuse-unavailable"
     BUG = "bug"
-    # decoding
+    TOO_MANY_OPEN = "too-many-open"
     NOT_DECODED = "not-decoded"
 
 

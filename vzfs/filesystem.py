@@ -1,211 +1,465 @@
-"""What FUSE asks, answered without FUSE: names, attributes, listings, bytes, provenance.
+"""What FUSE asks, answered without FUSE: one hierarchy at the root, and others below `.vzfs`.
 
-Everything is answered from the snapshot and its manifests, except the bytes of a chunk. While a
-manifest cannot be loaded, the names that it may hold answer as existing, with the size of a decoded
-chunk, and are not to be cached; reading them, and listing their directory, raises why.
+Each hierarchy has an epoch of inode numbers, so that a number says which one it is about. One is
+opened when its name is looked up, and ended when the kernel has forgotten all of its inodes, which
+it is asked to do where nobody has used them for a while. Number 1 is the root of whichever
+hierarchy is at the root now: `move` puts another one there, in one step. Those who have anything of
+the one before open keep it.
 
-What is known is answered at once, by plain functions. Where a manifest has to be loaded first they
-raise `NotLoaded`, which can be waited for; then the same function answers. `settle` does both.
+`.vzfs` is reachable and not listed, so that who copies a hierarchy copies nothing else.
 """
 
-import contextlib
 import dataclasses
 import functools
 import itertools
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Final
 
-import numpy as np
+import trio
 
+from vzfs import control
 from vzfs.access import Access
-from vzfs.chunks import Chunks, ReadAhead, near, read_alike
-from vzfs.errors import ErrorKind, NameProblem, VzfsError
-from vzfs.model.chunkgrid import KeyStyle
-from vzfs.model.location import ByteRange, ETag, LastModified
-from vzfs.model.manifest import ChunkKind, ChunkRef, Column
-from vzfs.model.moment import format_time
-from vzfs.model.snapshot import DEFAULT_BRANCH, Array
-from vzfs.repository import ArrayRefs, Checkout
-from vzfs.tree.inodes import Inodes
-from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
+from vzfs.control import Kind, Place
+from vzfs.errors import ErrorKind, MountError, NameProblem, VzfsError
+from vzfs.flights import Flights
+from vzfs.hierarchy import (
+    CACHED,
+    MAX_NAME,
+    Attrs,
+    Child,
+    Hierarchy,
+    NotLoaded,
+    Reading,
+    Run,
+    Totals,
+    check_length,
+    nbytes_of,
+    no_attribute,
+    settle,
+)
+from vzfs.model.moment import format_microseconds
+from vzfs.model.snapshot import RefSpec
+from vzfs.repository import Checkout, Timeline
+from vzfs.tree.inodes import EPOCH_BITS, epoch_of, first_of
+from vzfs.views.presentation import Presentation
+from vzfs.views.view import ALL, View, ViewName
 
-MAX_NAME: Final = 255
-"""Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
-MAX_COMPANION: Final = 256 * 2**10
-"""Bytes of the only chunk of an array that is got along with those of its neighbours."""
-MAX_COMPANIONS: Final = 32
-MAX_LISTINGS: Final = 16
-"""Nodes whose lines are kept for listings under way."""
-MAX_KNOWN: Final = 16_384
-"""Files of which is remembered what was found out: between looking a name up and reading it, nothing
-is looked for again."""
-_FIRST_CHUNK: Final = 2**20
-"""Where the listing positions of chunk keys begin; documents and child nodes come before."""
-XATTR_PREFIX: Final = "user.vzfs."
-CACHED: Final = f"{XATTR_PREFIX}cached"
-"""The one attribute for which the disk has to be asked."""
+__all__ = [
+    "CACHED",
+    "MAX_NAME",
+    "Attrs",
+    "Filesystem",
+    "NotLoaded",
+    "Reading",
+    "Run",
+    "settle",
+]
 
+ROOT: Final = first_of(0)
+FOREVER: Final = 10 * 365 * 86400
+"""Seconds that the kernel may keep what it was told: a snapshot does not change."""
+PASSING: Final = 1
+"""Seconds that the kernel may keep names in control directories: refs come and go."""
+FRESH: Final = 5.0
+"""Seconds for which a ref that was looked up is not looked up again."""
+RETRY_AFTER: Final = 5.0
+"""Seconds for which what could not be opened or listed is not tried again."""
+IDLE: Final = 300.0
+"""Seconds after which a hierarchy below `.vzfs` that nobody uses is ended."""
+MAX_OPEN: Final = 256
+"""Hierarchies that are open at a time, those included that only open files keep."""
+MAX_NODES: Final = 400_000
+"""Nodes of all of them together, if there are more than two: about 1 GB."""
+MAX_BUILDING: Final = 2
+"""Threads that open hierarchies at a time."""
+_DOCUMENTS: Final = frozenset({"zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata"})
 
-class NotLoaded(Exception):
-    """What was asked is in a manifest that has to be loaded first, by `load`."""
+_GONE: Final = frozenset(
+    {ErrorKind.REF_NOT_FOUND, ErrorKind.AMBIGUOUS_SNAPSHOT, ErrorKind.NO_SUCH_NAME}
+)
+"""Kinds of errors that say that a ref does not exist."""
 
-    def __init__(self, load: Callable[[], Awaitable[object]]) -> None:
-        super().__init__()
-        self._load = load
-
-    async def load(self) -> None:
-        """Load it. Where that fails, whoever asks again is told why."""
-        with contextlib.suppress(VzfsError):
-            await self._load()
-
-
-async def settle[**P, R](ask: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Return what *ask* returns, loading what it needs."""
-    while True:
-        try:
-            return ask(*args, **kwargs)
-        except NotLoaded as missing:
-            await missing.load()
-
-
-class Attrs(NamedTuple):
-    """What `stat` shows. *is_certain* is False while the manifest that would know is out of reach."""
-
-    inode: int
-    is_dir: bool
-    size: int
-    is_certain: bool = True
-
-
-class Child(NamedTuple):
-    """One line of a listing; *position* is where the listing goes on behind it."""
-
-    name: str
-    attrs: Attrs
-    position: int
-
-
-class Run(NamedTuple):
-    """Lines of a listing of keys: *numbers* are their names, ascending, and *sizes* their bytes.
-
-    *inode* and *position* are those of number 0, and of n by n more.
-    """
-
-    numbers: Column[np.int64]
-    sizes: Column[np.int64]
-    inode: int
-    position: int
-    is_dir: bool
+type _Key = tuple[int, str]
+"""A control directory's number, and a name in it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Totals:
-    """What `df` shows: bytes and files of the hierarchy that are known without asking anybody."""
+class FilesystemStatistics:
+    """Hierarchies *opened* so far, and *moves* of the root; *open* is of the moment."""
 
-    size: int
-    files: int
+    opened: int
+    moves: int
+    open: int
 
 
-class _Found(NamedTuple):
-    """A chunk that is being read."""
+class _Held:
+    """A hierarchy, how often the kernel has its inodes, and where it lies.
 
-    refs: ArrayRefs
-    coords: tuple[int, ...]
-    ref: ChunkRef
+    *uses* counts requests, so that it is seen whether there were any since it was looked for some.
+    """
+
+    __slots__ = ("first", "hierarchy", "idle_since", "key", "lookups", "seen", "uses", "written_at")
+
+    def __init__(self, hierarchy: Hierarchy, key: _Key | None) -> None:
+        self.hierarchy = hierarchy
+        self.key = key
+        self.first = first_of(hierarchy.epoch)
+        self.written_at = hierarchy.checkout.snapshot.written_at
+        self.lookups = 0
+        self.uses = 0
+        self.seen = 0
+        self.idle_since: float | None = None
+
+    def is_idle(self, patience: float) -> bool:
+        """Whether nobody has used it for *patience* seconds."""
+        if self.uses != self.seen or self.idle_since is None:
+            return False
+        return trio.current_time() >= self.idle_since + patience
+
+
+class _Known[T]:
+    """What was found out of something that may change, or why not, and since when."""
+
+    __slots__ = ("at", "error", "value")
+
+    def __init__(self, value: T | None, error: VzfsError | None = None) -> None:
+        self.value = value
+        self.error = error
+        self.at = trio.current_time()
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether it counts still."""
+        lasts = FRESH if self.error is None else RETRY_AFTER
+        return trio.current_time() < self.at + lasts
 
 
 class Filesystem:
-    """One checkout as a read-only file system."""
+    """A checkout in a view at the root, and what *timeline* has besides, if it is given.
+
+    *decodable* are the names of codecs that the decoder knows, asked for when they are needed.
+    """
 
     def __init__(
-        self, checkout: Checkout, access: Access, chunks: Chunks, ahead: ReadAhead
+        self,
+        checkout: Checkout,
+        reading: Reading,
+        view: View | None = None,
+        timeline: Timeline | None = None,
+        *,
+        decodable: Callable[[], frozenset[str]] | None = None,
+        is_following: bool = False,
     ) -> None:
-        self.snapshot: Final = checkout.snapshot
-        self._checkout = checkout
-        self._access = access
-        self._chunks = chunks
-        self._ahead = ahead
-        self._tree = Tree(checkout.snapshot)
-        self._inodes = Inodes(self._tree)
-        self._accompanied: set[int] = set()
-        self._known: dict[int, Attrs] = {}
-        self._found: dict[int, _Found] = {}
-        # A listing comes in many pages; its lines are made once.
-        self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
+        self.view: Final = View() if view is None else view
+        self._reading = reading
+        self._timeline = timeline
+        self._decodable = decodable
+        self._is_following = is_following
+        self._ref = checkout.ref
+        self._epochs = itertools.cycle(range(1, control.EPOCH))
+        self._held: dict[int, _Held] = {}
+        self._opened_at: dict[_Key, tuple[_Held, str, float]] = {}
+        self._failed: dict[_Key, _Known[None]] = {}
+        self._listed: dict[Kind, _Known[Sequence[str]]] = {}
+        self._flights: Flights[object, None] = Flights()
+        self._building = trio.CapacityLimiter(MAX_BUILDING)
+        self._opened = self._moves = 0
+        self._root = self._hold(self._present(checkout, self.view, self._ref, 0), None)
+
+    def statistics(self) -> FilesystemStatistics:
+        """Return the counts so far."""
+        return FilesystemStatistics(self._opened, self._moves, len(self._held))
+
+    @property
+    def root(self) -> Hierarchy:
+        """The hierarchy at the root."""
+        return self._root.hierarchy
+
+    @property
+    def snapshot_id(self) -> str:
+        """The snapshot at the root."""
+        return self.root.checkout.snapshot.id
+
+    def _present(self, checkout: Checkout, view: View, ref: RefSpec, epoch: int) -> Hierarchy:
+        if view.name is ViewName.DECODED and self._decodable is not None:
+            presentation = Presentation(checkout.snapshot, view, self._decodable())
+        else:
+            presentation = Presentation(checkout.snapshot, view)
+        return Hierarchy(checkout, presentation, self._reading, ref, epoch)
+
+    def _hold(self, hierarchy: Hierarchy, key: _Key | None) -> _Held:
+        held = self._held[hierarchy.epoch] = _Held(hierarchy, key)
+        self._opened += 1
+        return held
+
+    async def _build(self, checkout: Checkout, view: View, ref: RefSpec, key: _Key | None) -> _Held:
+        """Open a hierarchy, in a thread: of thousands of nodes it takes long. Raises VzfsError."""
+        self._check_room(checkout)
+        epoch = next(epoch for epoch in self._epochs if epoch not in self._held)
+        build = functools.partial(self._present, checkout, view, ref, epoch)
+        hierarchy = await trio.to_thread.run_sync(
+            build, limiter=self._building, abandon_on_cancel=True
+        )
+        self._check_room(checkout)
+        return self._hold(hierarchy, key)
+
+    def _check_room(self, checkout: Checkout) -> None:
+        """Raise MountError if too much is open for *checkout* to be opened."""
+        nodes = len(checkout.snapshot.nodes)
+        nodes += sum(len(held.hierarchy.presentation) for held in self._held.values())
+        if len(self._held) >= MAX_OPEN or (nodes > MAX_NODES and len(self._held) > 1):
+            raise MountError(
+                ErrorKind.TOO_MANY_OPEN,
+                f"{len(self._held)} snapshots and views are in use, and no more can be",
+                advice="close files below .vzfs, or leave its directories",
+            )
+
+    # -- which hierarchy -----------------------------------------------------------------------
+
+    def _of(self, inode: int) -> tuple[Hierarchy, int]:
+        """Return the hierarchy of an inode, and its number there. Raises NameProblem for one that has ended."""
+        if inode == ROOT:
+            return self._root.hierarchy, self._root.first
+        found = self._held.get(inode >> EPOCH_BITS)
+        if found is None:
+            raise NameProblem(
+                ErrorKind.STALE_INODE,
+                "what this was a part of is not open any more",
+                where=f"inode {inode}",
+                advice="look the name up again",
+            )
+        found.uses += 1
+        return found.hierarchy, inode
+
+    def control_name(self, hierarchy: Hierarchy) -> str:
+        """Return the name of the control directory at the root of a hierarchy, "" if it has none.
+
+        No node of the snapshot makes way for it.
+        """
+        names = (control.NAME, control.OTHER_NAME)
+        return next((name for name in names if not hierarchy.has_child(name)), "")
+
+    def _is_root(self, hierarchy: Hierarchy, inode: int) -> bool:
+        return inode == first_of(hierarchy.epoch)
+
+    def lasts(self, directory: int) -> int:
+        """Return for how many seconds the kernel may keep what *directory* says of a name in it."""
+        if directory < control.FIRST:
+            return 0 if directory == ROOT and self._is_following else FOREVER
+        place = control.place_of(directory)
+        if place is None:
+            return 0
+        return 0 if self._is_following and place.owner == 0 else PASSING
+
+    def attrs_last(self, inode: int) -> int:
+        """Return for how many seconds the kernel may keep the attributes of an inode."""
+        return self.lasts(inode)
 
     # -- names ---------------------------------------------------------------------------------
 
     def lookup(self, parent: int, name: str) -> Attrs:
         """Return the attributes of *name* in the directory *parent*. Raises NameProblem, NotLoaded."""
-        if len(name.encode("utf-8", "surrogateescape")) > MAX_NAME:
-            raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])
-        entry = self._tree.lookup(self._inodes.entry(parent), name)
-        attrs = None if entry is None else self._attrs_of(entry)
-        if attrs is None:
-            raise NameProblem(ErrorKind.NO_SUCH_NAME, "the snapshot has no such name", where=name)
-        return attrs
+        if parent >= control.FIRST and (place := control.place_of(parent)) is not None:
+            check_length(name)
+            return self._lookup_control(parent, place, name)
+        hierarchy, number = self._of(parent)
+        if (
+            name.startswith(control.NAME)
+            and self._timeline is not None
+            and self._is_root(hierarchy, number)
+            and name == self.control_name(hierarchy)
+        ):
+            owner = 0 if hierarchy is self.root else hierarchy.epoch
+            return _directory(control.number_of(Place(owner, Kind.CONTROL)))
+        return hierarchy.lookup(number, name)
+
+    def _lookup_control(self, parent: int, place: Place, name: str) -> Attrs:
+        if place.kind is Kind.CONTROL:
+            kind = control.folders_of(place.owner).get(name)
+            if kind is None:
+                raise _no_such_name(name)
+            return _directory(control.number_of(Place(place.owner, kind)))
+        return _directory(first_of(self._open(parent, place, name).epoch))
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
-        attrs = self._known.get(inode)
-        if attrs is None:
-            attrs = self._attrs_of(self._inodes.entry(inode))
-        if attrs is None:
-            raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
-        return attrs
+        if inode >= control.FIRST and control.place_of(inode) is not None:
+            return _directory(inode)
+        hierarchy, number = self._of(inode)
+        return hierarchy.attrs(number)
 
-    def _attrs_of(self, entry: Entry) -> Attrs | None:
-        """Return the attributes of *entry*, or None if the manifests say that it does not exist."""
-        match entry:
-            case NodeDir():
-                return Attrs(self._inodes.number(entry), is_dir=True, size=0)
-            case Document():
-                size = len(self._tree.document(entry))
-                return Attrs(self._inodes.number(entry), is_dir=False, size=size)
-            case KeyDir(node, prefix):
-                try:
-                    exists, is_certain = self._has_any(node, prefix), True
-                except VzfsError:
-                    exists, is_certain = True, False
-                return (
-                    Attrs(self._inodes.number(entry), is_dir=True, size=0, is_certain=is_certain)
-                    if exists
-                    else None
-                )
-            case Chunk(node, coords):
-                inode, refs = self._inodes.number(entry), self._refs(node, coords)
-                try:
-                    length = refs.length_of(coords)
-                except VzfsError:
-                    size = refs.array.grid.max_chunk_nbytes
-                    return Attrs(inode, is_dir=False, size=size, is_certain=False)
-                if length is None:
-                    return None
-                attrs = Attrs(inode, is_dir=False, size=length)
-                _remember(self._known, inode, attrs)
-                return attrs
-
-    def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
-        """Return the chunk refs of an array, which know those below *prefix*. Raises NotLoaded."""
-        refs = self._checkout.refs(self._tree.array(node))
-        if not refs.is_loaded(prefix):
-            raise NotLoaded(functools.partial(refs.load, prefix))
-        return refs
-
-    def _has_any(self, node: int, prefix: tuple[int, ...]) -> bool:
-        """Whether there are chunks below *prefix*. Raises NotLoaded, and as `ArrayRefs.has_any` does."""
-        refs = self._checkout.refs(self._tree.array(node))
-        exists = refs.known_any(prefix)
-        if exists is None:
-            raise NotLoaded(functools.partial(refs.has_any, prefix))
-        return exists
+    def written_at(self, inode: int) -> int | None:
+        """Return when what an inode shows was written (nanoseconds), None where it changes all the time."""
+        held = self._root if inode == ROOT else self._held.get(inode >> EPOCH_BITS)
+        return None if held is None else held.written_at
 
     def path(self, inode: int) -> str:
         """Return the path of an inode below the root, for people."""
+        place = control.place_of(inode)
+        if place is not None:
+            return f"/{control.NAME}/{place.kind.name.lower()}"
         try:
-            return self._tree.path(self._inodes.entry(inode))
+            hierarchy, number = self._of(inode)
         except VzfsError:
             return f"inode {inode}"
+        path = hierarchy.path(number)
+        if hierarchy is self.root:
+            return path
+        about = self._held[hierarchy.epoch].key
+        if about is None:
+            return f"{path} of snapshot {hierarchy.checkout.snapshot.id}"
+        folder = control.place_of(about[0])
+        kind = "" if folder is None else folder.kind.name.lower()
+        return f"/{control.NAME}/{kind}/{about[1]}{path}"
+
+    # -- hierarchies below the control directory -----------------------------------------------
+
+    def _open(self, parent: int, place: Place, name: str) -> Hierarchy:
+        """Return the hierarchy of *name* in a control directory. Raises NameProblem, NotLoaded, why it cannot be opened."""
+        key = parent, name
+        opened = self._opened_at.get(key)
+        if opened is not None and self._counts(place, *opened):
+            opened[0].uses += 1
+            return opened[0].hierarchy
+        failed = self._failed.get(key)
+        if failed is not None and failed.is_fresh and failed.error is not None:
+            if failed.error.kind in _GONE:
+                raise _no_such_name(name)
+            raise failed.error.with_traceback(None)
+        wanted = self._wanted(place, name)
+        if wanted is None:
+            raise _no_such_name(name)
+        raise NotLoaded(
+            functools.partial(self._flights.join, key, lambda: self._load(key, *wanted))
+        )
+
+    def _counts(self, place: Place, held: _Held, snapshot_id: str, since: float) -> bool:
+        """Whether a hierarchy that was opened is still what its name means."""
+        if place.kind is Kind.VIEW:
+            owner = self._root if place.owner == 0 else self._held.get(place.owner)
+            return owner is not None and owner.hierarchy.checkout.snapshot.id == snapshot_id
+        if place.kind in {Kind.TAG, Kind.SNAPSHOT}:
+            return True
+        return trio.current_time() < since + FRESH
+
+    def _wanted(self, place: Place, name: str) -> tuple[RefSpec, View, str | None] | None:
+        """Return ref, view and, if it is known, snapshot that a name asks for; None if it can be none."""
+        if place.kind is Kind.VIEW:
+            owner = self._root if place.owner == 0 else self._held.get(place.owner)
+            view = control.view_of(name)
+            if owner is None:
+                raise NameProblem(
+                    ErrorKind.STALE_INODE,
+                    "what this directory belongs to is not open any more",
+                    where=name,
+                    advice="look it up again by its path",
+                )
+            if view is None:
+                return None
+            view = view._replace(consolidated=self.view.consolidated)
+            return owner.hierarchy.ref, view, owner.hierarchy.checkout.snapshot.id
+        ref = control.ref_of(place.kind, name, self._ref.branch)
+        return None if ref is None else (ref, self.view, None)
+
+    async def _load(self, key: _Key, ref: RefSpec, view: View, snapshot_id: str | None) -> None:
+        """Open what a name means; whoever asks again finds it, or why it could not be opened."""
+        assert self._timeline is not None  # noqa: S101 -- else there is no such directory
+        try:
+            if snapshot_id is None:
+                snapshot_id = await self._timeline.resolve(ref)
+            opened = self._opened_at.get(key)
+            if opened is not None and opened[1] == snapshot_id and _is(opened[0], view):
+                self._opened_at[key] = opened[0], snapshot_id, trio.current_time()
+                return
+            checkout = await self._timeline.check_out(snapshot_id, ref)
+            held = await self._build(checkout, view, ref, key)
+        except VzfsError as error:
+            if len(self._failed) >= MAX_OPEN:
+                self._failed.clear()
+            self._failed[key] = _Known(None, error)
+            return
+        # What was open before may have ended meanwhile.
+        before = self._opened_at.get(key)
+        self._opened_at[key] = held, snapshot_id, trio.current_time()
+        if before is not None:
+            self._end_if_forgotten(before[0])
+
+    def looked_up(self, inode: int, count: int = 1) -> None:
+        """Hear that the kernel was given an inode *count* times more."""
+        held = self._held.get(inode >> EPOCH_BITS) or self._holder(inode)
+        if held is not None:
+            held.lookups += count
+
+    def forgotten(self, inode: int, count: int) -> None:
+        """Hear that the kernel gave an inode back *count* times."""
+        held = self._holder(inode)
+        if held is not None:
+            held.lookups -= count
+            self._end_if_forgotten(held)
+
+    def _holder(self, inode: int) -> _Held | None:
+        """Return what has to stay as long as the kernel has an inode.
+
+        The mount's own control directories need none: the root is whatever it is.
+        """
+        place = control.place_of(inode)
+        if place is None:
+            return self._held.get(epoch_of(inode))
+        return self._held.get(place.owner) if place.owner else None
+
+    def _end_if_forgotten(self, held: _Held) -> None:
+        """End a hierarchy that the kernel has nothing of, if it lies nowhere any more."""
+        if held.lookups > 0 or held is self._root:
+            return
+        if held.key is not None:
+            opened = self._opened_at.get(held.key)
+            if opened is not None and opened[0] is held:
+                if not held.is_idle(self._patience):
+                    return  # its name was looked up, and is on its way to the kernel
+                del self._opened_at[held.key]
+        del self._held[held.hierarchy.epoch]
+
+    @property
+    def _patience(self) -> float:
+        """Seconds without a use after which a hierarchy ends; where many are open, it is next looked for some."""
+        return IDLE if len(self._held) <= MAX_OPEN // 2 else 0
+
+    def idle(self) -> list[_Key]:
+        """End what nobody uses, and return the names that the kernel is to forget for it.
+
+        Of a hierarchy that was at the root the kernel may have any name, until it looks that up again.
+        """
+        found: dict[_Key, None] = {}
+        for held in list(self._held.values()):
+            if held is self._root:
+                continue
+            if held.uses != held.seen or held.idle_since is None:
+                held.seen, held.idle_since = held.uses, trio.current_time()
+            elif held.is_idle(self._patience):
+                if held.lookups > 0 and held.key is not None:
+                    found[held.key] = None
+                elif held.lookups > 0:
+                    names = itertools.chain(_DOCUMENTS, ["c"], held.hierarchy.child_names())
+                    found |= dict.fromkeys((ROOT, name) for name in names)
+                self._end_if_forgotten(held)
+        return list(found)
+
+    # -- the root ------------------------------------------------------------------------------
+
+    async def news(self) -> Checkout | None:
+        """Return what the branch at the root is now, if it is not what is shown. Raises VzfsError."""
+        assert self._timeline is not None  # noqa: S101 -- who follows has one
+        snapshot_id = await self._timeline.resolve(self._ref, fresh=0)
+        if snapshot_id == self.snapshot_id:
+            return None
+        return await self._timeline.check_out(snapshot_id, self._ref)
+
+    async def move(self, checkout: Checkout) -> None:
+        """Show *checkout* at the root as soon as it is opened. Raises VzfsError, and then shows what it did."""
+        held = await self._build(checkout, self.view, self._ref, None)
+        before, self._root = self._root, held
+        self._moves += 1
+        self._end_if_forgotten(before)
 
     # -- listings ------------------------------------------------------------------------------
 
@@ -213,90 +467,78 @@ class Filesystem:
         """Return the lines of a directory's listing behind the position *after*; 0 is the start.
 
         Positions are stable, so that a listing can be interrupted and resumed. Memory does not grow
-        with the directory. Raises why, where a manifest that would be needed cannot be loaded, and
-        NotLoaded.
+        with the directory. Raises why, where it cannot be listed, and NotLoaded.
         """
-        entry = self._inodes.entry(inode)
-        match entry:
-            case NodeDir(node):
-                keys = self._keys_of(node, after)
-                return itertools.chain(self._node_children(node, after), keys)
-            case KeyDir(node, prefix):
-                refs = self._refs(node, prefix)
-                return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
-            case _:
-                raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
+        place = control.place_of(inode)
+        if place is None and inode == ROOT and self._is_following:
+            return self._root_children(after)
+        if place is None:
+            hierarchy, number = self._of(inode)
+            return hierarchy.children(number, after)
+        names = self._control_names(place, after)[after:]
+        # What is behind a name is found out by who looks it up.
+        return (
+            Child(name, Attrs(0, is_dir=True, size=0), position)
+            for position, name in enumerate(names, start=after + 1)
+        )
+
+    def _root_children(self, after: int) -> Iterator[Child]:
+        """List a root that may move: positions say what was at the root when the listing began."""
+        epoch, after = divmod(after, 2**EPOCH_BITS)
+        held = self._root if not after else self._held.get(epoch)
+        if held is None:
+            raise NameProblem(
+                ErrorKind.STALE_INODE,
+                "the root has moved while it was listed",
+                advice="list it again",
+            )
+        held.uses += 1
+        base = held.hierarchy.epoch << EPOCH_BITS
+        lines = held.hierarchy.children(first_of(held.hierarchy.epoch), after)
+        return (line._replace(position=base + line.position) for line in lines)
 
     def run(self, inode: int, after: int, count: int) -> Run | None:
         """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None."""
-        entry = self._inodes.entry(inode)
-        if not isinstance(entry, KeyDir):
+        if control.place_of(inode) is not None:
             return None
-        first = self._inodes.first_below(entry.node, entry.prefix)
-        if first is None:
-            return None
-        refs = self._refs(entry.node, entry.prefix)
-        is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
-        begin = max(after - _FIRST_CHUNK, 0)
-        numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
-        if not is_leaf:
-            sizes = np.zeros_like(numbers)
-        return Run(numbers, sizes, first, _FIRST_CHUNK + 1, not is_leaf)
+        hierarchy, number = self._of(inode)
+        return hierarchy.run(number, after, count)
 
-    def _node_children(self, node: int, after: int) -> Iterator[Child]:
-        """List the documents and child nodes of a node."""
-        for position, (name, attrs) in enumerate(self._entries(node)[after:], start=after + 1):
-            yield Child(name, attrs, position)
+    def _control_names(self, place: Place, after: int) -> Sequence[str]:
+        """Return the names in a control directory; a listing under way goes on in the names that it began with."""
+        if place.kind is Kind.CONTROL:
+            return list(control.folders_of(place.owner))
+        if place.kind is Kind.VIEW:
+            return [str(view) for view in ALL]
+        known = self._listed.get(place.kind)
+        if known is None or not (known.is_fresh or (after and known.error is None)):
+            load: Callable[[], Awaitable[object]] = functools.partial(
+                self._flights.join, place.kind, lambda: self._list(place.kind)
+            )
+            raise NotLoaded(load)
+        if known.error is not None:
+            raise known.error.with_traceback(None)
+        return known.value or ()
 
-    def _list_entries(self, node: int) -> Sequence[tuple[str, Attrs]]:
-        documents = self._tree.nodes[node].documents
-        number = self._inodes.number
-        entries = [
-            (name, Attrs(number(Document(node, ordinal)), is_dir=False, size=len(content)))
-            for ordinal, (name, content) in enumerate(documents.items())
-        ]
-        entries += [
-            (name, Attrs(number(NodeDir(child)), is_dir=True, size=0))
-            for name, child in self._tree.children(node).items()
-            if len(name.encode("utf-8", "surrogateescape")) <= MAX_NAME
-        ]
-        return entries
-
-    def _keys_of(self, node: int, after: int) -> Iterator[Child]:
-        """List what the chunk keys of a node, if it is an array, show in its own directory."""
-        if not isinstance(self._tree.nodes[node], Array):
-            return iter(())
-        array = self._tree.array(node)
-        encoding, shape = array.key_encoding, array.grid.shape
-        first = max(after - _FIRST_CHUNK, 0)
-        if encoding.separator == "/" and shape:
-            if encoding.style is KeyStyle.V2:
-                return self._key_children(self._refs(node, ()), node, (), first)
-            if first or not self._has_any(node, ()):
-                return iter(())
-            keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
-            return iter([Child("c", keys, _FIRST_CHUNK + 1)])
-        return self._flat_children(self._refs(node, ()), node, first)
-
-    def _flat_children(self, refs: ArrayRefs, node: int, first: int) -> Iterator[Child]:
-        """List chunks whose keys have no directories."""
-        encode, unravel = refs.array.key_encoding.encode, refs.array.grid.unravel
-        number = self._inodes.number
-        for flat, length in refs.all_chunks(first):
-            coords = unravel(flat)
-            attrs = Attrs(number(Chunk(node, coords)), is_dir=False, size=length)
-            yield Child(encode(coords), attrs, _FIRST_CHUNK + flat + 1)
-
-    def _key_children(
-        self, refs: ArrayRefs, node: int, prefix: tuple[int, ...], first: int
-    ) -> Iterator[Child]:
-        is_leaf = len(prefix) + 1 == len(refs.array.grid.shape)
-        make: Callable[[int, tuple[int, ...]], Entry] = Chunk if is_leaf else KeyDir
-        number = self._inodes.number
-        for coordinate, length in refs.children(prefix, first):
-            inode = number(make(node, (*prefix, coordinate)))
-            attrs = Attrs(inode, not is_leaf, length if is_leaf else 0)
-            yield Child(str(coordinate), attrs, _FIRST_CHUNK + coordinate + 1)
+    async def _list(self, kind: Kind) -> None:
+        """Find out what there is of a kind; whoever asks again finds it, or why it is not known."""
+        assert self._timeline is not None  # noqa: S101 -- else there is no such directory
+        try:
+            if kind in {Kind.BRANCH, Kind.TAG}:
+                refs = await self._timeline.refs()
+                found = refs.branches if kind is Kind.BRANCH else refs.tags
+                names = sorted(map(control.encode_ref, found))
+            else:
+                history = await self._timeline.history(self._ref)
+                if kind is Kind.SNAPSHOT:
+                    names = [info.id for info in history]
+                else:
+                    names = [format_microseconds(info.written_at) for info in history]
+        except VzfsError as error:
+            self._listed[kind] = _Known(None, error)
+        else:
+            fitting = [n for n in names if control.is_name(n) and nbytes_of(n) <= MAX_NAME]
+            self._listed[kind] = _Known(list(dict.fromkeys(fitting)))
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -305,31 +547,18 @@ class Filesystem:
 
         Raises NotLoaded.
         """
-        attrs = self.attrs(inode)
-        if attrs.is_dir:
+        if control.place_of(inode) is not None:
             raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
-        return attrs
+        hierarchy, number = self._of(inode)
+        return hierarchy.open(number)
 
     def read_now(self, inode: int, offset: int, size: int) -> bytes | memoryview | None:
         """Return the bytes [offset, offset + size) of a file, fewer at its end, if they are in memory.
 
         Raises NotLoaded, AccessDenied, or what keeps the manifest from loading.
         """
-        found = self._found.get(inode)
-        if found is None:
-            entry = self._inodes.entry(inode)
-            if not isinstance(entry, Chunk):
-                return self._document(entry)[offset : offset + size]
-            found = self._chunk(entry)
-            _remember(self._found, inode, found)
-            if found.refs.array.grid.size == 1:
-                self._accompany(self._tree.parent(entry.node))
-        refs, coords, ref = found
-        block = self._ahead.block(refs, coords, ref, offset)
-        beside = near(refs, coords, ref)
-        data = self._chunks.peek(ref, offset, size, near=beside, block=block)
-        self._ahead.follow(refs, coords, ref, offset, size, block)
-        return data
+        hierarchy, number = self._of(inode)
+        return hierarchy.read_now(number, offset, size)
 
     async def read(self, inode: int, offset: int, size: int) -> bytes | memoryview:
         """Return the bytes [offset, offset + size) of a file, fewer at its end.
@@ -337,57 +566,20 @@ class Filesystem:
         Who reads was seen by `read_now`. Raises AccessDenied, SourceError, or what keeps the
         manifest from loading.
         """
-        entry = self._inodes.entry(inode)
-        if not isinstance(entry, Chunk):
-            return self._document(entry)[offset : offset + size]
-        refs, coords, ref = await settle(self._chunk, entry)
-        block = self._ahead.block(refs, coords, ref, offset)
-        beside = near(refs, coords, ref)
-        return await self._chunks.read(ref, offset, size, near=beside, block=block)
-
-    def _accompany(self, group: int) -> None:
-        """Have the small single chunks of the arrays in *group* got: who reads one coordinate reads all."""
-        if group in self._accompanied:
-            return
-        self._accompanied.add(group)
-        found = []
-        for number in self._tree.children(group).values():
-            array = self._tree.nodes[number]
-            if not isinstance(array, Array) or array.problem or array.grid.size != 1:
-                continue
-            refs, coords = self._checkout.refs(array), (0,) * len(array.grid.shape)
-            if not refs.is_loaded(coords):
-                continue
-            with contextlib.suppress(VzfsError):
-                ref = refs.find(coords)
-                if ref is not None and ref.length <= MAX_COMPANION:
-                    found.append((ref, [ByteRange(0, ref.length)], near(refs, coords, ref)))
-        self._chunks.ahead(found[:MAX_COMPANIONS])
-
-    def _document(self, entry: Entry) -> bytes:
-        if isinstance(entry, Document):
-            return self._tree.document(entry)
-        raise NameProblem(ErrorKind.IS_A_DIRECTORY, "this is a directory")
-
-    def _chunk(self, entry: Chunk) -> "_Found":
-        """Return a chunk that was found by its name. Raises NotLoaded, and as `find` does."""
-        refs = self._refs(entry.node, entry.coords)
-        ref = refs.find(entry.coords)
-        if ref is None:
-            raise NameProblem(ErrorKind.STALE_INODE, "the snapshot has no such chunk")
-        return _Found(refs, entry.coords, ref)
+        hierarchy, number = self._of(inode)
+        return await hierarchy.read(number, offset, size)
 
     # -- other rules ---------------------------------------------------------------------------
 
     @property
     def access(self) -> Access:
         """What decides now."""
-        return self._access
+        return self._reading.access
 
     def adopt(self, access: Access) -> Access:
         """Let *access* decide from now on, over reads under way too; return what decided before."""
-        before, self._access = self._access, access
-        self._chunks.adopt(access)
+        before = self._reading.access
+        self._reading.adopt(access)
         return before
 
     async def reads_as_under(self, before: Access, inode: int) -> bool:
@@ -396,125 +588,54 @@ class Filesystem:
         False for an inode of which that cannot be said.
         """
         try:
-            entry = self._inodes.entry(inode)
-            if not isinstance(entry, Chunk):
-                return True
-            ref = (await settle(self._chunk, entry)).ref
+            hierarchy, number = self._of(inode)
         except VzfsError:
             return False
-        return read_alike(ref, before, self._access)
+        return await hierarchy.reads_as_under(before, number)
 
     @property
     def max_chunk_nbytes(self) -> int:
-        """How many bytes the largest decoded chunk of the snapshot has, 0 without arrays."""
-        arrays = (node for node in self.snapshot.nodes if isinstance(node, Array))
-        return max((array.grid.max_chunk_nbytes for array in arrays), default=0)
+        """How many bytes the largest decoded chunk at the root has, 0 without arrays."""
+        return self.root.max_chunk_nbytes
 
-    # -- totals --------------------------------------------------------------------------------
+    # -- totals and provenance -----------------------------------------------------------------
 
     def totals(self) -> Totals:
-        """Return the size and number of the metadata documents: what is known without asking."""
-        sizes = [len(d) for node in self._tree.nodes for d in node.documents.values()]
-        return Totals(sum(sizes), len(sizes) + len(self._tree.nodes))
-
-    # -- provenance ----------------------------------------------------------------------------
+        """Return the size and number of the metadata documents at the root: what is known without asking."""
+        return self.root.totals()
 
     def xattrs(self, inode: int) -> list[str]:
         """Return the names of an inode's extended attributes: they say where its bytes come from.
 
         Raises NotLoaded.
         """
-        ref = self._ref_of(inode)
-        names = [XATTR_PREFIX + name for name in self._about_node]
-        if ref is not None:
-            names += [XATTR_PREFIX + name for name in self._about(ref)] + [CACHED]
-        return names
+        if control.place_of(inode) is not None:
+            return []
+        hierarchy, number = self._of(inode)
+        return hierarchy.xattrs(number)
 
     def xattr(self, inode: int, name: str) -> str:
         """Return an extended attribute, other than `CACHED`. Raises NameProblem, NotLoaded."""
-        found = None
-        if name.startswith(XATTR_PREFIX):
-            short = name.removeprefix(XATTR_PREFIX)
-            ref = self._ref_of(inode)
-            found = self._about_node.get(short)
-            if ref is not None and found is None:
-                found = self._about(ref).get(short)
-        if found is None:
-            raise _no_attribute(name)
-        return found
+        if control.place_of(inode) is not None:
+            raise no_attribute(name)
+        hierarchy, number = self._of(inode)
+        return hierarchy.xattr(number, name)
 
     async def cached(self, inode: int) -> str:
         """Return the attribute `CACHED` of a chunk, without a request to its source. Raises NameProblem."""
-        entry = self._inodes.entry(inode)
-        if not isinstance(entry, Chunk):
-            raise _no_attribute(CACHED)
-        try:
-            refs, coords, ref = await settle(self._chunk, entry)
-        except VzfsError:
-            raise _no_attribute(CACHED) from None
-        block = self._ahead.block(refs, coords, ref)
-        beside = near(refs, coords, ref)
-        try:
-            is_cached = await self._chunks.is_cached(ref, near=beside, block=block)
-        except VzfsError:
-            is_cached = False
-        return "yes" if is_cached else "no"
-
-    def _ref_of(self, inode: int) -> ChunkRef | None:
-        """Return the chunk ref of an inode, None if it is no chunk or its manifest is out of reach."""
-        entry = self._inodes.entry(inode)
-        if not isinstance(entry, Chunk):
-            return None
-        refs = self._refs(entry.node, entry.coords)
-        try:
-            return refs.find(entry.coords)
-        except VzfsError:
-            return None
-
-    @functools.cached_property
-    def _about_node(self) -> dict[str, str]:
-        ref = self._checkout.ref
-        about = {
-            "snapshot": self.snapshot.id,
-            "repository": str(self._access.repository),
-            "format": self._checkout.repository.format,
-        }
-        if ref.tag is not None:
-            about["tag"] = ref.tag
-        elif ref.snapshot is None:
-            about["branch"] = ref.branch or DEFAULT_BRANCH
-        return about
-
-    def _about(self, ref: ChunkRef) -> dict[str, str]:
-        about = {"kind": ref.kind.name.lower(), "length": str(ref.length)}
-        if ref.kind is ChunkKind.INLINE:
-            return about
-        about["offset"] = str(ref.offset)
-        match ref.checksum:
-            case ETag(value):
-                about["etag"] = value
-            case LastModified(seconds):
-                about["last_modified"] = format_time(seconds * 10**9)
-        if ref.kind is ChunkKind.NATIVE:
-            about["source"] = str(self._access.repository.join(ref.location))
-            return about
-        try:
-            location = self._access.resolve(ref.location)
-        except VzfsError:
-            about["source"] = ref.location
-            return about
-        about["source"] = str(location)
-        container = self._access.container_of(location)
-        if container is not None:
-            about["container"] = container.name or container.url_prefix
-        return about
+        if control.place_of(inode) is not None:
+            raise no_attribute(CACHED)
+        hierarchy, number = self._of(inode)
+        return await hierarchy.cached(number)
 
 
-def _remember[V](table: dict[int, V], inode: int, value: V) -> None:
-    if len(table) >= MAX_KNOWN:
-        table.clear()
-    table[inode] = value
+def _directory(inode: int) -> Attrs:
+    return Attrs(inode, is_dir=True, size=0)
 
 
-def _no_attribute(name: str) -> NameProblem:
-    return NameProblem(ErrorKind.NO_SUCH_ATTRIBUTE, "there is no such attribute", where=name)
+def _is(held: _Held, view: View) -> bool:
+    return held.hierarchy.presentation.view == view
+
+
+def _no_such_name(name: str) -> NameProblem:
+    return NameProblem(ErrorKind.NO_SUCH_NAME, "there is no such name", where=name)

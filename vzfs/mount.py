@@ -10,6 +10,7 @@ for a public mount, by public policies alone, lies apart from everything else.
 """
 
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -27,13 +28,23 @@ from vzfs.access import Access, AccessPolicy, Visibility, in_force
 from vzfs.cache import Buffers, DiskCache, MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Config
+from vzfs.decoding.decoder import Decoder
+from vzfs.decoding.installed import can_decode
 from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
-from vzfs.filesystem import Filesystem
+from vzfs.filesystem import Filesystem, Reading
 from vzfs.model.moment import format_time
 from vzfs.observe import HasStatistics, describe, notify
-from vzfs.repository import Checkout, Compiled, Repository, check_out, open_repository
+from vzfs.repository import (
+    Checkout,
+    Compiled,
+    Repository,
+    Timeline,
+    check_out,
+    open_repository,
+)
 from vzfs.repository.storage import NoSource, Remembered
 from vzfs.source import Egress, Fetcher, Places, Source, Timing
+from vzfs.views.view import View, ViewName
 
 logger = logging.getLogger("vzfs.mount")
 
@@ -51,6 +62,8 @@ GRACE: Final = 2.0
 cache."""
 PUBLIC_FOLDER: Final = "public"
 """The folder within the cache's that holds what public mounts have fetched."""
+LOOK_AFTER: Final = 60.0
+"""Seconds between two times that it is looked for hierarchies that nobody uses."""
 ANSWER_WITHIN: Final = 20.0
 """Seconds in which a new mount must answer a stat of its root."""
 
@@ -170,8 +183,18 @@ async def mount(
     memory = MemoryCache(config.memory)
     chunks = Chunks(opened.source, opened.access, memory, disk, buffers)
     ahead = ReadAhead(chunks, config.memory // AHEAD_SHARE)
-    filesystem = Filesystem(opened.checkout, opened.access, chunks, ahead)
+    decoder = Decoder(chunks, memory, disk, buffers)
+    filesystem = Filesystem(
+        opened.checkout,
+        Reading(opened.access, chunks, ahead, decoder),
+        View(ViewName(config.view_name), config.zarr_format, config.consolidated),
+        Timeline(remembered or source, access, opened.checkout, compiled),
+        decodable=can_decode,
+        is_following=config.follow is not None,
+    )
     rooms: dict[str, HasStatistics] = {
+        "filesystem": filesystem,
+        "decoding": decoder,
         "chunks": chunks,
         "ahead": ahead,
         "memory": memory,
@@ -189,7 +212,12 @@ async def mount(
                 report.url_prefix,
             )
     operations = fuse.Operations(filesystem, options.ownership)
-    runs: list[Callable[..., Awaitable[None]]] = [reached.run, chunks.run, opened.checkout.preload]
+    runs: list[Callable[..., Awaitable[None]]] = [
+        reached.run,
+        chunks.run,
+        decoder.run,
+        opened.checkout.preload,
+    ]
     written: list[Callable[[], Awaitable[None]]] = []
     if disk is not None and remembered is not None and compiled is not None:
         runs += [disk.run, remembered.run, compiled.run]
@@ -207,6 +235,9 @@ async def mount(
             ),
         )
         rooms["fuse"] = session
+        runs.append(functools.partial(_end_idle, filesystem, session))
+        if config.follow is not None:
+            runs.append(functools.partial(_follow, filesystem, session, config.follow))
         live = _Live(
             filesystem,
             operations,
@@ -294,6 +325,66 @@ async def _heed_signals(signals: AsyncIterator[int], nursery: trio.Nursery, live
             nursery.start_soon(_reload, live, reloading)
         else:
             logger.info("%s", describe(live.rooms))
+
+
+# -- hierarchies that come and go --------------------------------------------------------------
+
+
+async def _end_idle(
+    filesystem: Filesystem,
+    session: fuse.Session,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """End hierarchies that nobody uses, now and then, until cancelled."""
+    task_status.started()
+    while True:
+        await trio.sleep(LOOK_AFTER)
+        try:
+            names = filesystem.idle()
+            await session.forget_names(
+                [(parent, name.encode("utf-8", "surrogateescape")) for parent, name in names]
+            )
+        except Exception:
+            # Nobody waits for this task, and it must not end a mount.
+            logger.exception("nothing was ended: this is a bug in vzfs, please report it")
+
+
+async def _follow(
+    filesystem: Filesystem,
+    session: fuse.Session,
+    every: float,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Have the root show what its branch is, every so many seconds, until cancelled.
+
+    Where that cannot be, what is shown stays; one line says so, and another that it is over.
+    """
+    task_status.started()
+    is_told = False
+    while True:
+        await trio.sleep(every)
+        try:
+            checkout = await filesystem.news()
+            if checkout is not None:
+                await filesystem.move(checkout)
+                # Names in the root are looked up each time; its listing is what the kernel keeps.
+                await session.drop_pages([fuse.ROOT])
+                logger.info("the root shows snapshot %s", checkout.snapshot.id)
+        except VzfsError as error:
+            if not is_told:
+                logger.warning("the branch cannot be followed for now: %s", error)
+            is_told = True
+        except Exception:
+            # Nobody waits for this task, and it must not end a mount.
+            if not is_told:
+                logger.exception("the branch is not followed: this is a bug, please report it")
+            is_told = True
+        else:
+            if is_told:
+                logger.info("the branch is followed again")
+            is_told = False
 
 
 # -- another configuration ---------------------------------------------------------------------

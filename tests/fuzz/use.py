@@ -21,8 +21,8 @@ from vzfs.model.moment import format_time
 from vzfs.model.snapshot import Array, Snapshot, SnapshotInfo, VirtualChunkContainer
 from vzfs.plan import pieces
 from vzfs.repository.arrayrefs import ArrayRefs
-from vzfs.tree.inodes import EPOCH, MAX_DOCUMENTS, Inodes
-from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
+from vzfs.tree.inodes import MAX_DOCUMENTS, Inodes
+from vzfs.tree.tree import AsStored, Chunk, Document, Entry, KeyDir, NodeDir, Tree
 
 NAMES = [
     "", ".", "..", "/", "a/b", "\0", "c", "c/0", "c.0.0", "0", "00", "-0", "1", "0.0", "zarr.json", "x" * 300,
@@ -110,7 +110,7 @@ def use_locations(texts: Iterable[str], containers: Iterable[VirtualChunkContain
 def use_snapshot(snapshot: Snapshot) -> None:
     """Walk the tree of *snapshot*, and go from every entry to its number and back."""
     use_history(snapshot)
-    tree = Tree(snapshot)
+    tree = Tree(AsStored(snapshot))
     inodes = Inodes(tree)
     for number in some(range(len(tree.nodes))):
         _use_node(tree, inodes, number)
@@ -118,12 +118,12 @@ def use_snapshot(snapshot: Snapshot) -> None:
     for start in starts:
         for beside in (-1, 1, MAX_DOCUMENTS, MAX_DOCUMENTS + 1, MAX_DOCUMENTS + 2):
             _check_number(tree, inodes, start + beside)
-    for far in (0, -1, EPOCH, 2**62, 2**63, 2**64 - 1):
+    for far in (0, -1, 2**47, 2**48, 2**62, 2**63, 2**64 - 1):
         _check_number(tree, inodes, far)
 
 
 def _use_node(tree: Tree, inodes: Inodes, number: int) -> None:
-    node, folder = tree.nodes[number], NodeDir(number)
+    node, folder = tree.node(number), NodeDir(number)
     _check_entry(tree, inodes, folder)
     for ordinal, name in enumerate(node.documents):
         document = Document(number, ordinal)

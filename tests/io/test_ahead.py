@@ -1,5 +1,6 @@
 """Read-ahead: the next bytes are there before they are asked for, and nothing is got for who jumps."""
 
+import dataclasses
 import random
 from collections.abc import Sequence
 
@@ -304,3 +305,29 @@ async def test_a_shard_that_is_read_from_its_beginning_comes_whole(
     await mount.read(front, (3,), 0, 5000)
     await trio.testing.wait_all_tasks_blocked()
     assert sum(f.length for f in mount.source.fetched) <= 3 * SHARD_BLOCK
+
+
+async def test_an_array_may_have_another_shape_in_another_snapshot(
+    mount: Mount, autojump_clock: MockClock
+) -> None:
+    """Snapshots in which one array differs in its grid are read in turn, each ahead of its own reader."""
+    several = [Refs((40,), 40 * KIB), Refs((60,), 40 * KIB), Refs((5, 8), 40 * KIB)]
+    for refs in several:
+        mount.store(refs)
+    location = {id(refs): refs.array.id.decode() for refs in several}
+
+    for refs in several:
+        at = location[id(refs)]
+        refs.array = dataclasses.replace(refs.array, id=b"one")
+
+        def find(coords: tuple[int, ...], refs: Refs = refs, at: str = at) -> ChunkRef:
+            flat = refs.array.grid.ravel(coords)
+            url = f"{FOLDER}{at}-0"
+            return ChunkRef(ChunkKind.VIRTUAL, refs.length, url, flat * refs.length)
+
+        refs.find = find
+    for i in range(40):
+        for refs in several:
+            await mount.read(refs, refs.array.grid.unravel(i))
+            await trio.sleep(0.01)
+    assert mount.demanded <= 30

@@ -267,6 +267,26 @@ async def test_a_large_chunk_is_fetched_in_blocks(source: FakeSource, new_reader
     assert sorted(f.offset for f in source.fetched) == [0, BLOCK, len(large) - len(large) % BLOCK]
 
 
+async def test_a_read_across_blocks_waits_once(
+    source: FakeSource, new_reader: Callable, autojump_clock: trio.testing.MockClock
+) -> None:
+    """What a read needs of several blocks is sent for at the same time: small ones by one request, large ones by one each."""
+    shard = bytes(range(256)) * 40_000
+    source.put(URL, shard)
+    source.seconds = 1.0
+    source.speed = Pace(0.03, 90e6)
+    reader = await new_reader()
+    small = 2**18
+    begin = trio.current_time()
+    found = await reader.chunks.read(ref(0, len(shard)), small - 5, 10, block=small)
+    assert bytes(found) == shard[small - 5 : small + 5]
+    assert [f.length for f in source.fetched] == [2 * small]
+    assert trio.current_time() - begin < 1.5
+    begin = trio.current_time()
+    await reader.chunks.read(ref(0, len(shard)), BLOCK - 5, 10, block=BLOCK)
+    assert trio.current_time() - begin < 1.5
+
+
 async def test_asking_whether_a_chunk_is_cached_costs_no_request(
     source: FakeSource, new_reader: Callable, tmp_path: Path
 ) -> None:

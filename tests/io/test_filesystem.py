@@ -14,7 +14,7 @@ from vzfs.access import Access
 from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.errors import ErrorKind, FormatError, NameProblem, VzfsError
-from vzfs.filesystem import Attrs, Filesystem, settle
+from vzfs.filesystem import Attrs, Filesystem, Reading, settle
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding, KeyStyle
 from vzfs.model.location import parse_prefix
 from vzfs.model.manifest import ChecksumTable, ChunkKind, Manifest, StringTable
@@ -83,9 +83,8 @@ def filesystem(repository: FakeRepository, *arrays: Array) -> Filesystem:
     snapshot = Snapshot(id="S", written_at=0, message="", metadata={}, nodes=nodes)
     access = Access(parse_prefix("s3://repos/mine"))
     chunks = Chunks(FakeSource(), access, MemoryCache(2**20), None)
-    return Filesystem(
-        Checkout(repository, snapshot, RefSpec()), access, chunks, ReadAhead(chunks, 2**20)
-    )
+    reading = Reading(access, chunks, ReadAhead(chunks, 2**20))
+    return Filesystem(Checkout(repository, snapshot, RefSpec()), reading)
 
 
 def array(

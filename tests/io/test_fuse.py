@@ -2,9 +2,11 @@
 
 import errno
 import functools
+import itertools
 import logging
 import os
 import struct
+from collections.abc import Iterator
 
 import pytest
 
@@ -23,8 +25,10 @@ from vzfs.errors import ErrorKind, FormatError, SourceError
 from vzfs.filesystem import Attrs
 from vzfs.fuse import ERRNO, Operations, Ownership, options
 from vzfs.fuse.listing import PROBE
+from vzfs.fuse.operations import MAX_KINDS
 from vzfs.fuse.protocol import Feature, Opcode, Opening
 from vzfs.fuse.session import Answer, Later
+from vzfs.hierarchy import Child
 from vzfs.model.chunkgrid import ChunkGrid
 
 ENTRY = struct.Struct("=QQQQ")
@@ -296,7 +300,7 @@ async def test_what_was_read_is_known_until_the_kernel_forgets_it(operations: Op
     for inode in (2, 3, 4, 5):
         await ask(operations, Opcode.READ, inode, reading(0, 10))
     operations.drained()
-    operations.forget(4)
+    operations.forget(4, 1)
     assert sorted(await operations.adopt(None)) == [2, 5]
 
 
@@ -310,8 +314,101 @@ async def test_a_late_forget_is_not_about_what_was_just_read(operations: Operati
     operations._filesystem.reads_as_under = reads_as_under
     operations._filesystem.adopt = lambda access: None
     await ask(operations, Opcode.READ, 2, reading(0, 10))
-    operations.forget(2)
+    operations.forget(2, 1)
     assert await operations.adopt(None) == [2]
     operations.drained()
-    operations.forget(2)
+    operations.forget(2, 1)
     assert await operations.adopt(None) == []
+
+
+async def test_inodes_count_as_given_once_a_listing_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel gives back what it was given: lines for which there was room, and none of a listing that failed."""
+    repository = FakeRepository({"good": inline([0, 1, 2, 3]), "bad": inline([4])})
+    operations = Operations(
+        filesystem(repository, array(GRID, ENCODINGS[0], SPLIT)), Ownership(1, 2)
+    )
+    given = []
+    fs = operations._filesystem
+    monkeypatch.setattr(fs, "looked_up", lambda inode, count=1: given.append((inode, count)))
+    a, _, _ = await lookup(operations, 1, b"a")
+    keys, _, _ = await lookup(operations, a, b"c")
+    row, _, _ = await lookup(operations, keys, b"0")
+    document, _, _ = await lookup(operations, 1, b"zarr.json")
+    assert given == [(a, 1), (keys, 1), (row, 1), (document, 1)]
+    assert (await lookup(operations, 1, b"none"))[0] == 0
+    given.clear()
+    await ask(operations, Opcode.READDIRPLUS, 1, reading(0, 4096))
+    await ask(operations, Opcode.READDIRPLUS, 1, reading(0, 180))
+    await ask(operations, Opcode.READDIR, 1, reading(0, 4096))
+    await ask(operations, Opcode.READDIRPLUS, keys, reading(0, 4096))
+    await ask(operations, Opcode.READDIRPLUS, row, reading(0, 4096))
+    assert given == [(document, 2), (document, 1), (keys, 3)]
+    given.clear()
+    children = fs.children
+
+    def broken(inode: int, after: int) -> Iterator[Child]:
+        yield from itertools.islice(children(inode, after), 1)
+        raise DAMAGE
+
+    monkeypatch.setattr(fs, "children", broken)
+    assert await ask(operations, Opcode.READDIRPLUS, 1, reading(0, 4096)) == errno.EIO
+    assert not given
+
+
+async def test_nothing_is_kept_longer_than_it_lasts(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For how long a directory's names last counts for those that are there, are not, and are listed."""
+    for lasts in (0, 7):
+        monkeypatch.setattr(operations._filesystem, "lasts", lambda _, lasts=lasts: lasts)
+        monkeypatch.setattr(operations._filesystem, "attrs_last", lambda _, lasts=lasts: lasts)
+        assert await lookup(operations, 1, b"nope") == (0, lasts, 0)
+        assert (await lookup(operations, 1, b"zarr.json"))[1:] == (lasts, lasts)
+        attributes = await ask(operations, Opcode.GETATTR, 1)
+        lines = await ask(operations, Opcode.READDIRPLUS, 1, reading(0, 4096))
+        assert isinstance(attributes, bytes)
+        assert isinstance(lines, bytes)
+        assert struct.unpack_from("=Q", attributes)[0] == lasts
+        assert ENTRY.unpack_from(lines)[2:] == (lasts, lasts)
+
+
+async def test_of_what_is_found_out_later_a_line_has_the_name_alone(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A line of a listing whose inode is not known yet has none, and counts as none given."""
+    line = Child("main", Attrs(0, is_dir=True, size=0), 1)
+    given = []
+    monkeypatch.setattr(operations._filesystem, "children", lambda *_: iter([line]))
+    monkeypatch.setattr(operations._filesystem, "looked_up", lambda *a: given.append(a))
+    lines = await ask(operations, Opcode.READDIRPLUS, 1, reading(0, 4096))
+    plain = await ask(operations, Opcode.READDIR, 1, reading(0, 4096))
+    assert lines == bytes(128) + plain
+    assert struct.unpack_from("=QQII", plain)[0] not in {0, 1}
+    assert not given
+
+
+async def test_what_the_kernel_gives_back_is_told(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each FORGET, of files that were read and of others, reaches the file system with its count."""
+    given_back = []
+    monkeypatch.setattr(operations._filesystem, "forgotten", lambda *a: given_back.append(a))
+    operations.forget(5, 3)
+    operations.forget(6, 1)
+    assert given_back == [(5, 3), (6, 1)]
+
+
+async def test_what_comes_and_goes_is_as_new_as_it_is_looked_at(
+    operations: Operations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Directories of refs have another time whenever they are asked for, so that they are listed anew; few times are remembered."""
+    times: list[int | None] = [None, None, *range(3 * MAX_KINDS)]
+    rest = iter(times)
+    monkeypatch.setattr(operations._filesystem, "written_at", lambda _: next(rest))
+    first, second = (operations._kinds_of(9).dir for _ in range(2))
+    assert first != second
+    for _ in times[2:]:
+        operations._kinds_of(9)
+    assert len(operations._kinds) <= MAX_KINDS

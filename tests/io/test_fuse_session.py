@@ -28,7 +28,7 @@ class FakeHandler:
         self.gate = trio.Event()
         self.begun: list[int] = []
         self.cancelled: list[int] = []
-        self.forgotten: list[int] = []
+        self.forgotten: list[tuple[int, int]] = []
         self.rounds = 0
 
     def answer(self, opcode: int, inode: int, message: bytes, thread: int) -> Eventual:
@@ -49,8 +49,8 @@ class FakeHandler:
     def agreed(self, features: Feature) -> None:
         self.features = features
 
-    def forget(self, inode: int) -> None:
-        self.forgotten.append(inode)
+    def forget(self, inode: int, count: int) -> None:
+        self.forgotten.append((inode, count))
 
     def drained(self) -> None:
         self.rounds += 1
@@ -225,12 +225,12 @@ async def test_what_makes_no_sense_is_passed_over(
 async def test_what_is_forgotten_is_heard_and_not_answered(
     session: Session, kernel: FakeKernel, handler: FakeHandler, nursery: trio.Nursery
 ) -> None:
-    """FORGET and BATCH_FORGET name inodes, and nobody waits for an answer."""
+    """FORGET and BATCH_FORGET name inodes and how often they were given, and nobody waits for an answer."""
     nursery.start_soon(session.serve)
     kernel.ask(Opcode.FORGET, 2, inode=5, body=struct.pack("=Q", 1))
     kernel.ask(Opcode.BATCH_FORGET, 4, 0, struct.pack("=IIQQQQ", 2, 0, 7, 1, 8, 1))
     await settled()
-    assert handler.forgotten == [5, 7, 8]
+    assert handler.forgotten == [(5, 1), (7, 1), (8, 1)]
     assert handler.rounds > 0
     assert kernel.is_silent()
     session.stop()

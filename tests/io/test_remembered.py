@@ -190,3 +190,24 @@ async def test_what_a_mount_uses_stays_in_use(
     with trio.fail_after(10):
         await used.wait()
     assert disk.statistics().hits > before
+
+
+async def test_what_is_used_again_is_what_is_now(
+    source: FakeSource, new_storage: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often an object changes, its last state is used again, and of many objects those read last."""
+    monkeypatch.setattr(storage, "MAX_USED", 2)
+    mounted = new_storage(source)
+    for i in range(5):
+        source.put(URL + "repo", b"%d" % i)
+        await mounted.get("repo", 1000)
+    used = mounted._fetcher._used
+    assert len(used) == 1
+    assert await mounted._fetcher._disk.get(*used.values()) == b"4"
+    for key in ("snapshots/A", "snapshots/B", "snapshots/C"):
+        source.put(URL + key, key.encode())
+        await mounted.get(key, 1000)
+    assert [bytes(await mounted._fetcher._disk.get(entry)) for entry in used.values()] == [
+        b"snapshots/B",
+        b"snapshots/C",
+    ]

@@ -20,7 +20,7 @@ from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Flags, load
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.filesystem import Filesystem, settle
+from vzfs.filesystem import Filesystem, Reading, settle
 from vzfs.mount import open_source
 from vzfs.source import Places, Source
 
@@ -84,7 +84,8 @@ async def test_a_repository_is_read_from_any_store(
     await nursery.start(opened.source.run)
     chunks = Chunks(opened.source, opened.access, MemoryCache(2**20), None)
     await nursery.start(chunks.run)
-    files = Filesystem(opened.checkout, opened.access, chunks, ReadAhead(chunks, 2**20))
+    ahead = ReadAhead(chunks, 2**20)
+    files = Filesystem(opened.checkout, Reading(opened.access, chunks, ahead))
 
     async def read(path: str) -> bytes:
         inode = ROOT

@@ -39,7 +39,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Mount:
-    """A mounted repository: *path* is its directory, *pid* its daemon."""
+    """A mounted repository: *path* is its directory, *pid* its daemon.
+
+    Its root shows what is stored, byte for byte, unless another view is asked for.
+    """
 
     def __init__(self, folder: Path, source: str | Path, *options: str) -> None:
         self.path = folder / "mnt"
@@ -48,6 +51,8 @@ class Mount:
         self._announced: list[re.Pattern[str]] = []
         reading, writing = os.pipe()
         words = [sys.executable, "-m", "vzfs", "mount", str(source), str(self.path), *options]
+        if "--view" not in options:
+            words += ["--view", "stored"]
         self._process = subprocess.Popen(
             [*words, "-v", "--log-file", str(self.log_file), "--announce-fd", str(writing)],
             pass_fds=[writing],

@@ -48,7 +48,7 @@ def test_a_difference_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_the_session_of_the_readme_runs(tmp_path: Path, mount: Callable[..., Mount]) -> None:
     """The README's Python session prints what it is about, on the repository that it builds."""
     archive, repository = demo.build(tmp_path / "demo")
-    mounted = mount(repository, "--allow", str(archive))
+    mounted = mount(repository, "--allow", str(archive), "--view", "portable")
     (tmp_path / "sst").symlink_to(mounted.path)
     found = re.search(
         r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE

@@ -17,6 +17,7 @@ from tests.mount.conftest import Mount
 from tests.mount.outcomes import cached_chunks, read, wait_until
 from tests.mount.repositories import Ref, add_native, create, pattern, write_virtual
 from tests.servers import ObjectServer, stall
+from vzfs.plan import BLOCK
 
 READ = "import pathlib, sys; sys.stdout.buffer.write(pathlib.Path(sys.argv[1]).read_bytes())"
 READ_PART = """
@@ -302,6 +303,10 @@ def fetched_ranges(server: ObjectServer) -> list[tuple[int, int]]:
     return sorted(found)
 
 
+def fetched_size(server: ObjectServer) -> int:
+    return sum(end - start for start, end in fetched_ranges(server))
+
+
 def assert_disjoint(server: ObjectServer, size: int) -> None:
     ranges = fetched_ranges(server)
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(ranges)), ranges
@@ -323,6 +328,7 @@ def test_a_large_chunk_read_in_part_is_fetched_in_blocks_each_once(
     end = size - 1000
     assert read(file, 5, 100) == data[5:105]
     assert read(file, end, 1000) == data[end:]
+    wait_until(lambda: fetched_size(server) % BLOCK == 0, "the rest of the blocks comes")
     first = fetched_ranges(server)
     assert sum(end - start for start, end in first) < size
     assert_disjoint(server, size)

@@ -137,6 +137,64 @@ def test_every_ref_of_every_real_repository_equals_its_truth(
                 assert found.keys() == (readable_by(read, nodes) & values.keys())
 
 
+@pytest.mark.parametrize("name", REPOSITORIES)
+def test_every_view_of_every_real_repository_has_its_values(
+    name: str,
+    data: Path,
+    copy: Path,
+    s3: str,
+    truthlib: ModuleType,
+    mount: Callable[..., Mount],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In any view an array has the values of the truth, or is left out with a reason; what TensorStore opens, too."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    truth = truth_of(data, name)
+    (branch, snapshot), *_ = truth["branches"].items()
+    mounted = mount(copy / truth["path"], "--branch", branch, *options_for(name, copy, s3))
+    expected = truth["snapshots"][snapshot]
+    values = {n["path"]: n["values"]["sha256"] for n in expected["nodes"] if "values" in n}
+    digest = functools.partial(sha256_of, truthlib)
+    first = REPOSITORIES.index(name)
+    for view in (VIEWS[first % len(VIEWS)], VIEWS[(first + 2) % len(VIEWS)]):
+        root = mounted.path / ".vzfs" / "view" / view
+        shown = [path for path in values if (root / path.lstrip("/")).exists()]
+        assert view.startswith("portable-v3") <= (shown == list(values))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            assert read_with_zarr(root, shown, digest) == {path: values[path] for path in shown}
+            for path in shown:
+                found = try_tensorstore(
+                    root / path.lstrip("/"), "zarr3" if "v3" in view else "zarr"
+                )
+                if found is not None and is_number(nodes_of(expected)[path]):
+                    assert digest(found) == values[path], (view, path)
+
+
+VIEWS = ["portable-v3", "decoded-v3", "stored-v2", "portable-v2", "decoded-v2"]
+
+
+def nodes_of(snapshot: dict[str, Any]) -> dict[str, Any]:
+    return {n["path"]: n for n in snapshot["nodes"]}
+
+
+def try_tensorstore(array: Path, driver: str) -> Any:
+    """Read an array with TensorStore, or return None if it refuses it."""
+    try:
+        store = {"driver": "file", "path": f"{array}/"}
+        opened = tensorstore.open({"driver": driver, "kvstore": store}, read=True).result()
+        return opened.read().result()
+    except ValueError:
+        return None
+
+
+def is_number(node: dict[str, Any]) -> bool:
+    return isinstance(node["data_type"], str) and bool(
+        re.fullmatch(r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", node["data_type"])
+    )
+
+
 def sha256_of(truthlib: ModuleType, values: Any) -> str:
     return truthlib.digest(values)["sha256"]
 
@@ -183,10 +241,7 @@ def readable_by(reader: Callable[..., Any], nodes: dict[str, Any]) -> set[str]:
 def is_known_to_tensorstore(node: dict[str, Any]) -> bool:
     known = {"bytes", "zstd", "gzip", "blosc", "crc32c", "transpose", "sharding_indexed"}
     codecs = {codec["name"] for codec in node["codecs"]}
-    is_number = isinstance(node["data_type"], str) and re.fullmatch(
-        r"bool|u?int(8|16|32|64)|float(16|32|64)|complex(64|128)", node["data_type"]
-    )
-    return bool(is_number) and codecs <= known
+    return is_number(node) and codecs <= known
 
 
 def are_a_dataset(arrays: list[dict[str, Any]]) -> bool:

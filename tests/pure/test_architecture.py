@@ -15,14 +15,15 @@ RANKS = {
     "access": 2, "flights": 2, "plan": 2, "tree": 2, "walks": 2,
     "config": 3, "formats": 3, "mounttable": 3,
     "source": 4, "cache": 4, "views": 4,
-    "repository": 5,
+    "repository": 5, "control": 5,
     "chunks": 6,
-    "decoding": 7,
-    "filesystem": 8, "verify": 8,
-    "fuse": 9, "observe": 9,
-    "mount": 10,
-    "cli": 11,
-    "mounthelper": 12, "__main__": 12,
+    "decoding": 7, "verify": 7,
+    "hierarchy": 8,
+    "filesystem": 9,
+    "fuse": 10, "observe": 10,
+    "mount": 11,
+    "cli": 12,
+    "mounthelper": 13, "__main__": 13,
 }  # fmt: skip
 """How high each room lies: it may use what lies lower, and itself. "vzfs" is the version alone."""
 

@@ -28,6 +28,7 @@ ONLY_MOUNTS = {
     ErrorKind.IS_A_DIRECTORY,
     ErrorKind.NO_SUCH_ATTRIBUTE,
     ErrorKind.READ_ONLY,
+    ErrorKind.TOO_MANY_OPEN,
     ErrorKind.STALE_INODE,
 }
 

@@ -72,10 +72,10 @@ def test_any_bytes_are_taken_apart_or_refused(body: bytes) -> None:
 def test_forgotten_inodes_are_those_of_the_request() -> None:
     """FORGET is about its own inode, BATCH_FORGET about those it counts."""
     one = fuse_request(Opcode.FORGET, 5, struct.pack("=Q", 3))
-    assert list(protocol.forgotten(Opcode.FORGET, 5, one)) == [5]
+    assert list(protocol.forgotten(Opcode.FORGET, 5, one)) == [(5, 3)]
     batch = struct.pack("=II", 2, 0) + struct.pack("=QQQQ", 7, 1, 8, 2)
     many = fuse_request(Opcode.BATCH_FORGET, 0, batch)
-    assert list(protocol.forgotten(Opcode.BATCH_FORGET, 0, many)) == [7, 8]
+    assert list(protocol.forgotten(Opcode.BATCH_FORGET, 0, many)) == [(7, 1), (8, 2)]
     lying = fuse_request(Opcode.BATCH_FORGET, 0, struct.pack("=II", 2**32 - 1, 0))
     with pytest.raises(MalformedError):
         list(protocol.forgotten(Opcode.BATCH_FORGET, 0, lying))

@@ -532,6 +532,49 @@ def test_fill_values_in_zarr_v2(data_type: object, stored: object, said: object)
 
 
 @pytest.mark.parametrize(
+    ("data_type", "stored", "said"), [("int16", 0, 0), ("float32", 0.0, 0.0), ("bool", False, False), ("int16", 5, 5)]
+)  # fmt: skip
+def test_a_zero_is_said_where_chunks_may_be_missing(
+    data_type: str, stored: object, said: object
+) -> None:
+    """Where a chunk may be missing, zero is said too: some readers take null for whatever is in memory."""
+    document = array_document(data_type=data_type, codecs=[LITTLE], fill_value=stored)
+    for view in ("stored-v2", "portable-v2", "decoded-v2"):
+        presentation = present({"/a": document}, view, complete=frozenset())
+        assert shown(presentation, "/a", ".zarray")["fill_value"] == said
+    declared = array_document(
+        data_type=data_type, codecs=[LITTLE], fill_value=0, attributes={"_FillValue": 7}
+    )
+    if data_type == "int16":
+        presentation = present({"/a": declared}, "stored-v2", complete=frozenset())
+        assert shown(presentation, "/a", ".zarray")["fill_value"] == 0
+        assert shown(presentation, "/a", ".zattrs")["_FillValue"] == 7
+
+
+def test_arrays_without_dimensions_have_a_separator_that_all_readers_take() -> None:
+    """In Zarr v2 an array without dimensions has a dot for its separator, whatever its own is."""
+    assert zarray(array_document((), ()))["dimension_separator"] == "."
+
+
+@pytest.mark.parametrize("view", ["portable-v3", "decoded-v3"])
+def test_dimension_names_of_null_are_not_said(view: str) -> None:
+    """A document says nothing of dimension names rather than null, also where it is as stored otherwise."""
+    for codecs in ([LITTLE], [LITTLE, codec("numcodecs.bz2", level=1)]):
+        fields = json.loads(array_document(codecs=codecs))
+        fields["dimension_names"] = None
+        presentation = present({"/a": json.dumps(fields).encode()}, view)
+        found = shown(presentation, "/a")
+        assert "dimension_names" not in found
+        assert found["shape"] == fields["shape"]
+
+
+def test_zlib_has_a_level_in_zarr_v2() -> None:
+    """A zlib codec without a level, which some readers end at, gets one."""
+    document = array_document(codecs=[LITTLE, codec("numcodecs.zlib")])
+    assert zarray(document)["compressor"] == {"id": "zlib", "level": 1}
+
+
+@pytest.mark.parametrize(
     ("data_type", "fill_value", "declared", "attribute", "said"),
     [
         # the same value: it marks, and is what missing chunks hold

@@ -98,7 +98,9 @@ def make_snapshot(documents: Mapping[str, bytes]) -> Snapshot:
 
 
 def present(documents: Mapping[str, bytes], view: str, **options: Any) -> Presentation:
+    """Present documents by path; of no array is a chunk missing, unless *complete* says else."""
     consolidated = options.pop("consolidated", True)
+    options.setdefault("complete", range(len(documents) + 1))
     return Presentation(
         make_snapshot(documents), View.parse(view, consolidated=consolidated), **options
     )

@@ -121,7 +121,8 @@ class ReadAhead:
     def __init__(self, chunks: Chunks, budget: int) -> None:
         self._chunks = chunks
         self._budget = budget
-        self._courses: OrderedDict[bytes, _Course] = OrderedDict()
+        # An array has other shapes in other snapshots.
+        self._courses: OrderedDict[tuple[bytes, tuple[int, ...]], _Course] = OrderedDict()
         self._unread: OrderedDict[Key, _Unread] = OrderedDict()
         self._held = self._busy = 0
         self._streams: OrderedDict[Key, _Stream] = OrderedDict()
@@ -183,14 +184,15 @@ class ReadAhead:
 
     def _walk_on(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> None:
         array = refs.array
-        course = self._courses.get(array.id)
+        key = array.id, array.grid.shape
+        course = self._courses.get(key)
         is_new = course is None
         if course is None:
-            course = self._courses[array.id] = _Course(array.grid.shape, ref.length)
+            course = self._courses[key] = _Course(array.grid.shape, ref.length)
             if len(self._courses) > MAX_ARRAYS:
                 self._courses.popitem(last=False)
         else:
-            self._courses.move_to_end(array.id)
+            self._courses.move_to_end(key)
         unread = self._unread.pop((array.id, coords), None)
         if unread is not None:
             self._arrive(unread)

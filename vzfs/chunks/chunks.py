@@ -13,11 +13,10 @@ what nobody wants any more is given up too. Everything between two `await`s is a
 here are touched only from the event loop.
 """
 
-import dataclasses
 import functools
 import logging
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal
 
 import trio
@@ -25,8 +24,17 @@ import trio
 from vzfs.access import Access, AuthorizedRange
 from vzfs.cache import LARGE, Buffers, DiskCache, EntryKey, MemoryCache
 from vzfs.chunks.arrivals import AbandonedError, Arrival, Buffer, Span, bare
-from vzfs.chunks.orders import Order, Piece, Wanted, range_of, wanted_of
-from vzfs.chunks.pins import Object, Pin, Pins, Standing, fixed_version, object_of, place_of
+from vzfs.chunks.orders import Order, Piece, Wanted, all_of, range_of, wanted_of
+from vzfs.chunks.pins import (
+    Object,
+    Pin,
+    Pins,
+    Standing,
+    fixed_version,
+    object_of,
+    read_alike,
+)
+from vzfs.chunks.statistics import ChunksStatistics
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import ByteRange
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -45,26 +53,7 @@ SHELF: Final = 26
 
 _ITS_OWN: Final = frozenset({ErrorKind.SOURCE_MISMATCH, ErrorKind.EGRESS_SPENT})
 """Troubles of one range, which say nothing of another in the same object."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ChunksStatistics:
-    """What reading chunks has cost so far; *in_flight* is of the moment.
-
-    Reads are answered from bytes in memory or on their way, or wait. Pieces come *from_disk* or are
-    *fetched*; *ahead* counts those of both that nobody had asked for when they were sent for, and
-    *joined* those of them that came by a request for several. *in_vain* are bytes between these.
-    """
-
-    reads: int
-    from_memory: int
-    from_disk: int
-    fetched: int
-    ahead: int
-    joined: int
-    in_vain: int
-    failed: int
-    in_flight: int
+_STALE: Final = frozenset({ErrorKind.SOURCE_CHANGED, ErrorKind.SOURCE_VANISHED})
 
 
 class _Reading:
@@ -200,9 +189,11 @@ class Chunks:
         self, whole: AuthorizedRange, ref: ChunkRef, offset: int, size: int, near: str, block: int
     ) -> Buffer:
         found = pieces(ref.length, offset, size, block)
+        several = [wanted_of(whole, ref, piece, near) for piece in found]
+        if len(several) > 1:
+            self._send_for_together(several)
         read = []
-        for piece in found:
-            wanted = wanted_of(whole, ref, piece, near)
+        for piece, wanted in zip(found, several, strict=True):
             low = max(offset - piece.offset, 0)
             high = min(offset + size - piece.offset, piece.length)
             read.append(await self._piece(wanted, low, high))
@@ -269,6 +260,17 @@ class Chunks:
             version = await self._disk.last_version(self._pins.name(wanted.proof))
             entry = None if version is None else self._entry(wanted, version)
         return entry is not None and await self._disk.has(entry, self._shelf(wanted, entry.version))
+
+    def is_stale(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
+        """Whether reading a chunk failed last because its source changed or vanished. Asks nobody."""
+        if ref.kind is ChunkKind.INLINE or not self._failures:
+            return False
+        whole = self._access.authorize(ref)
+        for piece in pieces(ref.length, 0, ref.length, block):
+            failure = self._failures.get(wanted_of(whole, ref, piece, near).identity)
+            if failure is not None and failure[1].kind in _STALE:
+                return True
+        return False
 
     # -- sending for pieces --------------------------------------------------------------------
 
@@ -347,6 +349,18 @@ class Chunks:
             raise bare(failure[1])
         arrival = self._arrival(wanted)
         return arrival, self._send_for([wanted], [arrival], Urgency.DEMAND)
+
+    def _send_for_together(self, several: Sequence[Wanted]) -> None:
+        """Send for those pieces of one chunk that are neither here nor coming: they lie side by side."""
+        absent = [
+            wanted
+            for wanted in several
+            if wanted.identity not in self._memory
+            and wanted.identity not in self._arrivals
+            and wanted.identity not in self._failures
+        ]
+        if len(absent) > 1:
+            self._send_for(absent, [self._arrival(w) for w in absent], Urgency.DEMAND)
 
     def _send_for(
         self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
@@ -540,7 +554,7 @@ class Chunks:
             await ask(first, sink=arrival.part(0, arrival.length, admit))
         else:
             sinks = [arrival.part(share.offset, share.length, admit) for share in shares]
-            await _all(
+            await all_of(
                 functools.partial(ask, first.part(share), sink=sink)
                 for share, sink in zip(shares, sinks, strict=True)
             )
@@ -552,6 +566,8 @@ class Chunks:
     def _keep(self, wanted: Wanted, arrival: Arrival) -> None:
         """Have what has landed served from memory."""
         self._memory.put(wanted.identity, arrival.landed())
+        if self._failures:
+            self._failures.pop(wanted.identity, None)
         coming = self._arrivals.get(wanted.identity)
         if coming is not None and coming[0] is arrival:
             del self._arrivals[wanted.identity]
@@ -594,31 +610,3 @@ class Chunks:
         if wanted.kind is ChunkKind.NATIVE:
             return wanted.near
         return f"{self._pins.name(wanted.proof)} {version} {wanted.identity[1] >> SHELF}"
-
-
-async def _all(calls: Iterable[Callable[[], Awaitable[object]]]) -> None:
-    """Make *calls* at the same time. Raises the SourceError of the first that fails, and ends the others."""
-    errors: list[SourceError] = []
-
-    async def make(call: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await call()
-        except SourceError as error:
-            errors.append(error)
-            nursery.cancel_scope.cancel()
-
-    async with trio.open_nursery() as nursery:
-        for call in calls:
-            nursery.start_soon(make, call)
-    if errors:
-        raise errors[0]
-
-
-def read_alike(ref: ChunkRef, before: Access, after: Access) -> bool:
-    """Whether a chunk may be read under *after*, at the same place as under *before*."""
-    if ref.kind is ChunkKind.INLINE:
-        return True
-    try:
-        return place_of(before.authorize(ref)) == place_of(after.authorize(ref))
-    except AccessDenied:
-        return False

@@ -1,6 +1,6 @@
 """What is sent for: pieces, the proofs that they may be read, and those that are got together."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import trio
@@ -8,6 +8,7 @@ import trio
 from vzfs.access import AuthorizedRange
 from vzfs.chunks.arrivals import Arrival
 from vzfs.chunks.pins import Place, place_of
+from vzfs.errors import SourceError
 from vzfs.model.location import ByteRange, Checksum
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.source import Urgency
@@ -60,3 +61,21 @@ def range_of(wanted: Wanted) -> ByteRange:
     """Return which bytes of its object a piece is."""
     _, offset, length, _ = wanted.identity
     return ByteRange(offset, length)
+
+
+async def all_of(calls: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    """Make *calls* at the same time. Raises the SourceError of the first that fails, and ends the others."""
+    errors: list[SourceError] = []
+
+    async def make(call: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await call()
+        except SourceError as error:
+            errors.append(error)
+            nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(make, call)
+    if errors:
+        raise errors[0]

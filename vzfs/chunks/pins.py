@@ -13,13 +13,13 @@ from typing import Final
 
 import trio
 
-from vzfs.access import AuthorizedRange
+from vzfs.access import Access, AuthorizedRange
 from vzfs.cache import DiskCache
 from vzfs.chunks.arrivals import bare
-from vzfs.errors import ErrorKind, SourceError
+from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.flights import Flights
 from vzfs.model.location import Checksum, ETag, LastModified, Location
-from vzfs.model.manifest import ChunkKind
+from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.repository.storage import AWAY
 from vzfs.source import Fetcher
 
@@ -227,3 +227,13 @@ def _changed(wanted: AuthorizedRange, expected: str, found: str) -> SourceError:
         where=str(wanted.location),
         advice="restore it, or commit new references to it and mount again",
     )
+
+
+def read_alike(ref: ChunkRef, before: Access, after: Access) -> bool:
+    """Whether a chunk may be read under *after*, at the same place as under *before*."""
+    if ref.kind is ChunkKind.INLINE:
+        return True
+    try:
+        return place_of(before.authorize(ref)) == place_of(after.authorize(ref))
+    except AccessDenied:
+        return False

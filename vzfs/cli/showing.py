@@ -24,12 +24,14 @@ from vzfs.cli.options import (
 from vzfs.cli.terminal import console, plain, waiting
 from vzfs.cli.viewing import Shown, how_shown, summary
 from vzfs.config import Config
+from vzfs.decoding.installed import can_decode
 from vzfs.errors import VzfsError
 from vzfs.model.manifest import ChunkKind, Manifest
 from vzfs.model.moment import format_time
 from vzfs.model.snapshot import Array, SnapshotInfo
 from vzfs.mount import open_repository_of, open_source
 from vzfs.repository import ArrayRefs, Checkout
+from vzfs.views.codecs import DECODABLE
 from vzfs.views.presentation import Presentation
 from vzfs.views.view import View, ViewName
 
@@ -131,7 +133,8 @@ async def _survey(config: Config) -> dict[str, Any]:
     sources: dict[str, _SourceCount] = {}
     nodes = []
     view = View(ViewName(config.view_name), config.zarr_format, config.consolidated)
-    presentation = Presentation(checkout.snapshot, view)
+    decodable = can_decode() if view.name is ViewName.DECODED else DECODABLE
+    presentation = Presentation(checkout.snapshot, view, decodable)
     # The root is a node even where the snapshot has none.
     first = len(presentation) - len(checkout.snapshot.nodes)
     errors = Console(stderr=True)

@@ -42,7 +42,7 @@ DEFAULT_CACHE_SIZE: Final = 10 * 2**30
 DEFAULT_MEMORY: Final = 256 * 2**20
 """Bytes of chunks held in memory: a few dozen of the usual size, on machines with a few GB."""
 DEFAULT_DEADLINE: Final = 60.0
-DEFAULT_VIEW: Final[ViewName] = "stored"
+DEFAULT_VIEW: Final[ViewName] = "portable"
 DEFAULT_ZARR_FORMAT: Final[ZarrFormat] = 3
 DEFAULT_STORE: Final = StoreOptions()
 DEFAULT_REF: Final = RefSpec()

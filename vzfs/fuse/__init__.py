@@ -7,10 +7,12 @@ through. `mount` puts them together.
 
 from vzfs.fuse.mounting import attach, options, read_further_ahead
 from vzfs.fuse.operations import ERRNO, Operations, Ownership
+from vzfs.fuse.protocol import ROOT
 from vzfs.fuse.session import Session
 
 __all__ = [
     "ERRNO",
+    "ROOT",
     "Operations",
     "Ownership",
     "Session",

@@ -43,14 +43,14 @@ class Form(enum.Enum):
     PLUS_NAMES = enum.auto()
 
 
-def lines(run: Run, form: Form, room: int, of: Attributes, valid: int) -> bytes:
-    """Return as many lines of *run* as there is *room* for.
+def lines(run: Run, form: Form, room: int, of: Attributes, valid: int) -> tuple[bytes, int]:
+    """Return as many lines of *run* as there is *room* for, and how many they are.
 
     *of* is what all have in common, and *valid* the seconds for which it may be kept.
     """
     parts = []
     bounds = run.numbers.searchsorted(np.array([10**d for d in range(1, MAX_DIGITS)]))
-    start = 0
+    start = total = 0
     for digits, end in enumerate([*bounds.tolist(), len(run.numbers)], start=1):
         if end == start:
             continue
@@ -61,10 +61,11 @@ def lines(run: Run, form: Form, room: int, of: Attributes, valid: int) -> bytes:
             _give_attributes(table, run, slice(start, start + count), of, valid)
         parts.append(table.tobytes())
         room -= count * row.itemsize
+        total += count
         if start + count < end:
             break
         start = end
-    return b"".join(parts)
+    return b"".join(parts), total
 
 
 def _row(digits: int, form: Form) -> np.dtype[np.void]:

@@ -15,13 +15,21 @@ import logging
 import os
 import stat
 from collections.abc import Awaitable, Callable
-from typing import Final
+from time import time_ns
+from typing import Final, NamedTuple
 
 import trio
 
 from vzfs.access import Access
 from vzfs.errors import ErrorKind, VzfsError
-from vzfs.filesystem import CACHED, MAX_NAME, Attrs, Filesystem, NotLoaded, settle
+from vzfs.filesystem import (
+    CACHED,
+    FOREVER,
+    MAX_NAME,
+    Filesystem,
+    NotLoaded,
+    settle,
+)
 from vzfs.fuse import listing, protocol
 from vzfs.fuse.listing import Form, Habit
 from vzfs.fuse.protocol import Attributes, Feature, Opcode, Opening
@@ -29,13 +37,12 @@ from vzfs.fuse.session import Answer, Eventual, Later
 
 logger = logging.getLogger("vzfs.fuse")
 
-FOREVER: Final = 10 * 365 * 86400
-"""Seconds that the kernel may keep what it was told: a mount shows one snapshot for its whole
-life."""
 BLOCK_SIZE: Final = 128 * 1024
 REPEAT_AFTER: Final = 60.0
 """Seconds in which one and the same failure is logged once."""
 MAX_REPORTED: Final = 10_000
+MAX_KINDS: Final = 1024
+"""Snapshots of which is remembered what their files have in common."""
 LARGE: Final = 2**20
 """Bytes from which a chunk is read past the page cache: the kernel asks for 1 MiB at a time and makes no
 pages. At 8 MiB that takes 4 ms of processor time, of daemon and reader together, and through the
@@ -89,6 +96,27 @@ class Ownership:
     root_mode: int | None = None
 
 
+class _Kinds(NamedTuple):
+    """What all files, all directories, and the root have in common."""
+
+    file: Attributes
+    dir: Attributes
+    root: Attributes
+
+    @classmethod
+    def of(cls, ownership: Ownership, time: int) -> "_Kinds":
+        """Say it of what was written at *time* (nanoseconds)."""
+
+        def kind(mode: int) -> Attributes:
+            return Attributes(mode, ownership.uid, ownership.gid, time, BLOCK_SIZE)
+
+        folder = kind(stat.S_IFDIR | 0o555 & ~ownership.umask)
+        root = folder
+        if ownership.root_mode is not None:
+            root = kind(stat.S_IFDIR | ownership.root_mode)
+        return cls(kind(stat.S_IFREG | 0o444 & ~ownership.umask), folder, root)
+
+
 type Handler = Callable[[int, bytes, int], Eventual]
 """Answers a request about an inode, as a message, of a thread."""
 
@@ -104,16 +132,8 @@ class Operations:
         self._habit = Habit()
         self._can_map_direct = False
         self._may_be_large = filesystem.max_chunk_nbytes >= LARGE
-        time = filesystem.snapshot.written_at
-
-        def kind(mode: int) -> Attributes:
-            return Attributes(mode, ownership.uid, ownership.gid, time, BLOCK_SIZE)
-
-        self._file = kind(stat.S_IFREG | 0o444 & ~ownership.umask)
-        self._dir = kind(stat.S_IFDIR | 0o555 & ~ownership.umask)
-        self._root = self._dir
-        if ownership.root_mode is not None:
-            self._root = kind(stat.S_IFDIR | ownership.root_mode)
+        self._ownership = ownership
+        self._kinds: dict[int, _Kinds] = {}
         self._handlers: dict[int, Handler] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.GETATTR: self._getattr,
@@ -190,29 +210,47 @@ class Operations:
 
     # -- names ---------------------------------------------------------------------------------
 
-    def _attributes(self, attrs: Attrs) -> Attributes:
-        if not attrs.is_dir:
-            return self._file
-        return self._root if attrs.inode == protocol.ROOT else self._dir
+    def _kinds_of(self, inode: int) -> "_Kinds":
+        """Return what all files, and all directories, of an inode's snapshot have in common."""
+        time = self._filesystem.written_at(inode)
+        if time is None:
+            # What comes and goes is new whenever it is looked at, so that the kernel lists it again.
+            return _Kinds.of(self._ownership, time_ns())
+        found = self._kinds.get(time)
+        if found is None:
+            if len(self._kinds) >= MAX_KINDS:
+                self._kinds.clear()
+            found = self._kinds[time] = _Kinds.of(self._ownership, time)
+        return found
+
+    def _attributes(self, inode: int, *, is_dir: bool) -> Attributes:
+        kinds = self._kinds_of(inode)
+        if not is_dir:
+            return kinds.file
+        return kinds.root if inode == protocol.ROOT else kinds.dir
 
     def _lookup(self, inode: int, message: bytes, thread: int) -> Answer:
         del thread
+        lasts = self._filesystem.lasts(inode)
         try:
             attrs = self._filesystem.lookup(inode, _decode(protocol.name(message)))
         except VzfsError as error:
             if error.kind is not ErrorKind.NO_SUCH_NAME:
                 raise
             # The kernel remembers that the name does not exist.
-            return protocol.absent_reply(FOREVER)
+            return protocol.absent_reply(lasts)
         self._habit.looked_up()
-        valid = FOREVER if attrs.is_certain else 0
-        return protocol.entry_reply(attrs.inode, attrs.size, self._attributes(attrs), valid)
+        found, is_dir, size, is_certain = attrs
+        self._filesystem.looked_up(found)
+        of = self._attributes(found, is_dir=is_dir)
+        return protocol.entry_reply(found, size, of, lasts if is_certain else 0)
 
     def _getattr(self, inode: int, message: bytes, thread: int) -> Answer:
         del message, thread
         attrs = self._filesystem.attrs(inode)
-        valid = FOREVER if attrs.is_certain else 0
-        return protocol.attr_reply(inode, attrs.size, self._attributes(attrs), valid)
+        valid = self._filesystem.attrs_last(inode) if attrs.is_certain else 0
+        of = self._attributes(inode, is_dir=attrs.is_dir)
+        return protocol.attr_reply(inode, attrs.size, of, valid)
 
     # -- listings ------------------------------------------------------------------------------
 
@@ -235,30 +273,44 @@ class Operations:
         run = self._filesystem.run(inode, span.offset, room // protocol.DIRENT_SIZE + 1)
         if run is None:
             return self._list_children(inode, span.offset, room, is_plus=is_plus)
-        of = self._dir if run.is_dir else self._file
+        of = self._attributes(run.inode, is_dir=run.is_dir)
         form = Form.PLAIN
         if is_plus:
             # Directories are looked into, and further on the kernel asks where names are looked up.
             is_wanted = span.offset or run.is_dir or self._habit.looks_up()
             form = Form.PLUS if is_wanted else Form.PLUS_NAMES
-        found = listing.lines(run, form, room, of, FOREVER)
+        found, count = listing.lines(run, form, room, of, FOREVER)
         if form is Form.PLUS_NAMES:
-            self._habit.gave_names(len(found) // listing.MAX_LINE)
+            self._habit.gave_names(count)
+        elif form is Form.PLUS:
+            self._filesystem.looked_up(inode, count)
         return found if found or not len(run.numbers) else errno.EINVAL
 
     def _list_children(self, inode: int, after: int, room: int, *, is_plus: bool) -> Answer:
         lines: list[bytes] = []
+        given: list[int] = []
+        lasts = self._filesystem.lasts(inode)
         for name, attrs, position in self._filesystem.children(inode, after):
-            of = self._attributes(attrs)
-            line = protocol.dirent(attrs.inode, position, _kind(of), _encode(name))
-            if is_plus:
-                valid = FOREVER if attrs.is_certain else 0
-                line = protocol.entry_reply(attrs.inode, attrs.size, of, valid) + line
+            found, is_dir, size, is_certain = attrs
+            of = self._attributes(found or inode, is_dir=is_dir)
+            number = found or protocol.UNKNOWN_INODE
+            line = protocol.dirent(number, position, _kind(of), _encode(name))
+            if is_plus and found:
+                line = protocol.entry_reply(found, size, of, lasts if is_certain else 0) + line
+            elif is_plus:
+                line = protocol.NAME_ONLY + line
             room -= len(line)
             if room < 0:
                 # An empty answer would say that there are no more.
-                return b"".join(lines) if lines else errno.EINVAL
+                if not lines:
+                    return errno.EINVAL
+                break
             lines.append(line)
+            if is_plus and found:
+                given.append(found)
+        # All are of one hierarchy, and none was given if a listing broke off.
+        if given:
+            self._filesystem.looked_up(given[0], len(given))
         return b"".join(lines)
 
     # -- bytes ---------------------------------------------------------------------------------
@@ -305,14 +357,15 @@ class Operations:
         """Hear that everything that the kernel has had to say was read."""
         self._round += 1
 
-    def forget(self, inode: int) -> None:
-        """Hear that the kernel forgot an inode, and with it its pages.
+    def forget(self, inode: int, count: int) -> None:
+        """Hear that the kernel gave an inode back, given *count* times, and with it its pages.
 
         It may say so after it has looked the inode up and read it again, but not after all that it
         had to say was read. So what was read since then is not taken for forgotten.
         """
         if self._kept.get(inode, self._round) < self._round:
             del self._kept[inode]
+        self._filesystem.forgotten(inode, count)
 
     async def adopt(self, access: Access) -> list[int]:
         """Let *access* decide from now on; return the files whose pages the kernel has to drop.

@@ -91,6 +91,7 @@ class Notice(enum.IntEnum):
     """What the file system tells the kernel unasked."""
 
     INVAL_INODE = 2
+    INVAL_ENTRY = 3
 
 
 class MalformedError(Exception):
@@ -182,18 +183,16 @@ def interrupted(message: bytes) -> int:
     return _fields(_UNIQUE, message)[0]
 
 
-def forgotten(opcode: int, inode: int, message: bytes) -> Iterator[int]:
-    """Yield the inodes that a FORGET or BATCH_FORGET is about."""
+def forgotten(opcode: int, inode: int, message: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the inodes that a FORGET or BATCH_FORGET is about, and how often each was given that is given back."""
     if opcode == Opcode.FORGET:
-        _fields(_UNIQUE, message)
-        yield inode
+        yield inode, _fields(_UNIQUE, message)[0]
         return
     count = _fields(_COUNT, message)[0]
     start = HEADER_SIZE + _COUNT.size
     if len(message) < start + count * _FORGET_ONE.size:
         raise MalformedError(f"{count} inodes in {len(message)} bytes")
-    for found, _ in _FORGET_ONE.iter_unpack(message[start : start + count * _FORGET_ONE.size]):
-        yield found
+    yield from _FORGET_ONE.iter_unpack(message[start : start + count * _FORGET_ONE.size])
 
 
 class Init(NamedTuple):
@@ -225,9 +224,14 @@ _STATFS_REPLY: Final = struct.Struct("=QQQQQIIII24x")
 _XATTR_SIZE: Final = struct.Struct("=II")
 _DIRENT: Final = struct.Struct("=QQII")
 _INVAL_INODE: Final = struct.Struct("=Qqq")
+_INVAL_ENTRY: Final = struct.Struct("=QII")
 REPLY_SIZE: Final = _REPLY.size
 DIRENT_SIZE: Final = _DIRENT.size
 ENTRY_SIZE: Final = _ENTRY_REPLY.size
+NAME_ONLY: Final = bytes(ENTRY_SIZE)
+"""What stands before a line of READDIRPLUS that has no attributes."""
+UNKNOWN_INODE: Final = 0xFFFF_FFFF
+"""The number in a line of READDIR whose own is not known."""
 
 reply_header: Final = _REPLY.pack
 """The beginning of a reply: its length as a whole, a negated errno or 0, and the request's number."""
@@ -307,3 +311,10 @@ def inval_inode_notice(inode: int) -> bytes:
     """Have the kernel drop what it keeps of an inode: attributes and all pages."""
     size = REPLY_SIZE + _INVAL_INODE.size
     return _REPLY.pack(size, Notice.INVAL_INODE, 0) + _INVAL_INODE.pack(inode, 0, 0)
+
+
+def inval_entry_notice(parent: int, name: bytes) -> bytes:
+    """Have the kernel forget a name in a directory, and what is below it as far as nobody uses that."""
+    size = REPLY_SIZE + _INVAL_ENTRY.size + len(name) + 1
+    fields = _INVAL_ENTRY.pack(parent, len(name), 0)
+    return _REPLY.pack(size, Notice.INVAL_ENTRY, 0) + fields + name + b"\0"

@@ -87,8 +87,8 @@ class Handler(Protocol):
     def agreed(self, features: Feature) -> None:
         """Hear what was agreed upon with the kernel, before the first request."""
 
-    def forget(self, inode: int) -> None:
-        """Hear that the kernel forgot an inode."""
+    def forget(self, inode: int, count: int) -> None:
+        """Hear that the kernel gave an inode back, which it was given *count* times."""
 
     def drained(self) -> None:
         """Hear that everything that the kernel has had to say was read."""
@@ -256,8 +256,8 @@ class Session:
                 self._has_interrupted.set()
                 self._look_at(waiting)
             return
-        for forgotten in protocol.forgotten(opcode, inode, message):
-            self._handler.forget(forgotten)
+        for forgotten, count in protocol.forgotten(opcode, inode, message):
+            self._handler.forget(forgotten, count)
 
     # -- waiting -------------------------------------------------------------------------------
 
@@ -336,11 +336,24 @@ class Session:
         for inode in inodes:
             self._notify([protocol.inval_inode_notice(inode)])
 
+    async def forget_names(self, names: Sequence[tuple[int, bytes]]) -> None:
+        """Have the kernel forget names, by directory, and what is below them as far as nobody uses it.
+
+        It may have to wait for who is in the directory, who may wait for an answer: so this is done
+        in a thread.
+        """
+
+        def forget() -> None:
+            for parent, name in names:
+                self._notify([protocol.inval_entry_notice(parent, name)])
+
+        await trio.to_thread.run_sync(forget, abandon_on_cancel=True)
+
     def _notify(self, parts: Sequence[bytes | memoryview]) -> None:
         try:
             os.writev(self._descriptor, parts)
         except OSError as error:
-            # The kernel may have forgotten the inode meanwhile.
+            # The kernel may have forgotten the inode or the name meanwhile, or be in it.
             if error.errno not in _TOO_LATE:
                 raise
 

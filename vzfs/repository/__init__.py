@@ -9,6 +9,7 @@ from vzfs.repository.repository import (
     check_out,
     open_repository,
 )
+from vzfs.repository.timeline import Timeline
 
 __all__ = [
     "ArrayRefs",
@@ -16,6 +17,7 @@ __all__ = [
     "Compiled",
     "Refs",
     "Repository",
+    "Timeline",
     "check_out",
     "open_repository",
 ]

@@ -227,6 +227,11 @@ class ArrayRefs:
         """Return the distinct manifests of the array. Raises as `find` does."""
         return [run.part for run in self._runs((), 0)]
 
+    async def is_complete(self) -> bool:
+        """Whether the snapshot has every chunk of the grid. Raises as `find` does."""
+        await self.load(())
+        return sum(len(part.index) for part in self.manifests()) == self.array.grid.size
+
     def _all_runs(self) -> list[_Run]:
         stride = self._strides[0] if self._strides and self._sole is None else 1
         return [_Run(low * stride, high * stride, part) for low, high, part in self._runs((), 0)]

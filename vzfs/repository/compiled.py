@@ -31,6 +31,8 @@ logger = logging.getLogger("vzfs.repository")
 
 MAX_MAPPED: Final = 128
 """Files mapped at a time, each of which holds a descriptor; what lies in others is read into memory."""
+MAX_USED: Final = 10_000
+"""Files, loaded last, that are kept from being evicted: who follows a branch loads ever more."""
 _AT_ONCE: Final = 16 * 2**10
 """Bytes that are decoded on the event loop: a thread takes longer to be asked."""
 _OF_A_ROW: Final = 32
@@ -73,7 +75,7 @@ class Compiled:
         self._shelf = name_of(f"compiled {FORMAT_VERSION}", place, below.store)
         self._waiting: list[_Waiting] = []
         self._has_changed = trio.Event()
-        self._used: set[EntryKey] = set()
+        self._used: dict[EntryKey, None] = {}
         self._mappings = self._loaded = self._kept = self._mapped = 0
 
     def statistics(self) -> CompiledStatistics:
@@ -145,7 +147,9 @@ class Compiled:
         except FormatError as damage:
             logger.warning("a compiled manifest is not used: %s [%s]", damage.what, key.location)
             return None
-        self._used.add(key)
+        self._used[key] = None
+        if len(self._used) > MAX_USED:
+            del self._used[next(iter(self._used))]
         self._mappings += is_own
         self._mapped += is_own * key.length
         return file

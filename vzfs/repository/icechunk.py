@@ -6,7 +6,7 @@ Spec 2: `repo` names everything. Spec 1: `refs/branch.NAME/ref.json`, `refs/tag.
 
 import functools
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Final
 
 import trio
@@ -165,7 +165,7 @@ class IcechunkV2(_Files):
             raise missing_ref(kind, name, known)
         return known[name]
 
-    async def history(self, snapshot_id: str) -> AsyncIterator[SnapshotInfo]:
+    async def history(self, snapshot_id: str) -> AsyncGenerator[SnapshotInfo]:
         """Yield the snapshot and its ancestors, newest first."""
         seen = set()
         following: str | None = snapshot_id
@@ -193,16 +193,23 @@ class IcechunkV1(_Files):
 
     async def refs(self) -> Refs:
         """Return all branches and tags that are not deleted."""
-        keys = set(await self._storage.names("refs"))
         found: dict[str, dict[str, str]] = {"branch": {}, "tag": {}}
-        for key in sorted(keys):
-            kind, _, name = key.removesuffix("/ref.json").partition(".")
-            if not key.endswith("/ref.json") or kind not in found or key + ".deleted" in keys:
-                continue
-            target = await self._target(f"refs/{key}")
+        for kind, name in await self._names():
+            target = await self._target(f"refs/{kind}.{name}/ref.json")
             if target is not None:
                 found[kind][name] = target
         return Refs(found["branch"], found["tag"])
+
+    async def _names(self) -> list[tuple[str, str]]:
+        """Return kind and name of all refs that are not deleted."""
+        keys = set(await self._storage.names("refs"))
+        found = []
+        for key in sorted(keys):
+            kind, _, name = key.removesuffix("/ref.json").partition(".")
+            is_ref = key.endswith("/ref.json") and key + ".deleted" not in keys
+            if is_ref and kind in {"branch", "tag"}:
+                found.append((kind, name))
+        return found
 
     async def resolve(self, ref: RefSpec) -> str:
         """Return the id of the snapshot that *ref* asks for."""
@@ -224,7 +231,7 @@ class IcechunkV1(_Files):
             raise missing_ref("branch", branch, await self._known("branch"))
         return tip if ref.as_of is None else await latest_by(self.history(tip), ref.as_of)
 
-    async def history(self, snapshot_id: str) -> AsyncIterator[SnapshotInfo]:
+    async def history(self, snapshot_id: str) -> AsyncGenerator[SnapshotInfo]:
         """Yield the snapshot and its ancestors, newest first; each costs one file."""
         seen = set()
         following: str | None = snapshot_id
@@ -244,13 +251,12 @@ class IcechunkV1(_Files):
         data = await self._storage.get(key, MAX_REF_SIZE)
         return None if data is None else await _decode(self._storage, key, decode_ref, data)
 
-    async def _known(self, kind: str) -> Mapping[str, str]:
+    async def _known(self, kind: str) -> Sequence[str]:
         """Return what to suggest instead, if the storage can say."""
         try:
-            refs = await self.refs()
+            return [name for of, name in await self._names() if of == kind]
         except VzfsError:
-            return {}
-        return refs.branches if kind == "branch" else refs.tags
+            return ()
 
 
 def _branch_key(name: str) -> str:

@@ -6,7 +6,7 @@ however many names ask for them.
 """
 
 import functools
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
@@ -58,7 +58,7 @@ class Repository(Protocol):
     async def refs(self) -> Refs:
         """Return all branches and tags. Raises SourceError where the storage cannot enumerate."""
 
-    def history(self, snapshot_id: str) -> AsyncIterator[SnapshotInfo]:
+    def history(self, snapshot_id: str) -> AsyncGenerator[SnapshotInfo]:
         """Yield the snapshot and its ancestors, newest first."""
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:

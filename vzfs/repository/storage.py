@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, NoReturn
 
@@ -34,6 +35,8 @@ AWAY: Final = frozenset({ErrorKind.OFFLINE, ErrorKind.SOURCE_UNREACHABLE, ErrorK
 USE_AGAIN_AFTER: Final = 3600.0
 """Seconds after which what a mount has read of its repository counts as used again: the cache gives
 up first what was used longest ago, and chunks without their manifest are of no use."""
+MAX_USED: Final = 10_000
+"""Objects, read last, that count so: who follows a branch reads ever more."""
 
 _IMMUTABLE: Final = ("snapshots/", "manifests/", "transactions/")
 """Where a repository keeps what it never changes, since each file has an id of its own."""
@@ -134,7 +137,7 @@ class Remembered:
         self._root = root
         self._is_offline = is_offline
         self._now = now
-        self._used: set[EntryKey] = set()
+        self._used: OrderedDict[str, EntryKey] = OrderedDict()
         self.as_of: int | None = None
         """When that which may have changed since was seen, in seconds since the epoch; None if
         nothing was given from the cache that may have."""
@@ -144,7 +147,7 @@ class Remembered:
         task_status.started()
         while True:
             await trio.sleep(USE_AGAIN_AFTER)
-            for entry in list(self._used):
+            for entry in list(self._used.values()):
                 await self._disk.get(entry)
 
     async def fetch(
@@ -209,10 +212,17 @@ class Remembered:
     async def _keep(self, name: str, data: bytes) -> None:
         digest = await trio.to_thread.run_sync(_digest, data)
         entry = EntryKey(name, digest, 0, len(data))
-        self._used.add(entry)
+        self._use(name, entry)
         if await self._disk.get(entry) is None:
             await self._disk.put(entry, data)
         await self._remember(name, f"{digest} {len(data)}")
+
+    def _use(self, name: str, entry: EntryKey) -> None:
+        """Take note of what *name* is now: of what it was before, and of what is long ago, no use is made."""
+        self._used[name] = entry
+        self._used.move_to_end(name)
+        if len(self._used) > MAX_USED:
+            self._used.popitem(last=False)
 
     async def _remember(self, name: str, what: str) -> None:
         await self._disk.remember_version(name, f"{int(self._now())} {what}")
@@ -235,7 +245,7 @@ class Remembered:
             if found is None or await trio.to_thread.run_sync(_digest, found) != record[2]:
                 return None
             data = bytes(found)
-            self._used.add(entry)
+            self._use(name, entry)
         elif record[4] not in _REFUSALS:
             return None
         if may_change:

@@ -3,7 +3,9 @@
 A node's window holds, in this order: its directory, its documents, its directories of chunk keys
 (by depth, then in C order) and its chunks (in C order). Number to entry is one `bisect` and some
 `divmod`; nothing is stored for a name that was looked at, `forget` does nothing and nothing locks.
-Each snapshot has its own epoch of numbers; the first begins at 1, so that its root is FUSE's root.
+Windows are the same whatever words a node is shown in, so that nothing has to be put into words to
+be numbered. Each hierarchy has its own epoch of numbers; the first begins at 1, so that its root is
+FUSE's root.
 
 An array whose window would be larger than `MAX_WINDOW`, or would not fit into the epoch, has its
 keys numbered when they are first looked at, in a table of bounded size from which what was not used
@@ -18,29 +20,40 @@ from collections import OrderedDict
 from typing import Final
 
 from vzfs.errors import ErrorKind, NameProblem
-from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.snapshot import Array
 from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
 
 MAX_DOCUMENTS: Final = 8
 """Documents for which a window has room; no view of a node has more than four."""
-MAX_WINDOW: Final = 2**52
-"""Numbers that one array may own: four million billion chunks."""
-EPOCH: Final = 2**56
-"""Numbers that one snapshot owns; a daemon can show 63 snapshots below `_TABLE`."""
+MAX_WINDOW: Final = 2**46
+"""Numbers that one array may own: seventy thousand billion chunks."""
+EPOCH_BITS: Final = 48
+EPOCHS: Final = 2 ** (63 - EPOCH_BITS)
+"""Hierarchies that have numbers at the same time."""
 MAX_TABLE: Final = 1_000_000
 """Entries of oversized arrays remembered at a time: about 200 MB."""
 MAX_DECODED: Final = 1024
 """Numbers of which the entry is remembered."""
-_TABLE: Final = 2**62
+_TABLE: Final = 2**47
+"""Where the numbers of oversized arrays begin in an epoch."""
+
+
+def first_of(epoch: int) -> int:
+    """Return the number of the root directory in *epoch*."""
+    return (epoch << EPOCH_BITS) + 1
+
+
+def epoch_of(number: int) -> int:
+    """Return the epoch that a number belongs to."""
+    return number >> EPOCH_BITS
 
 
 class Inodes:
-    """The numbers of one snapshot's tree, from *base* on."""
+    """The numbers of one tree in its *epoch*."""
 
-    def __init__(self, tree: Tree, base: int = 1) -> None:
+    def __init__(self, tree: Tree, epoch: int = 0) -> None:
         self._tree = tree
-        self._base = base
+        self._base = base = first_of(epoch)
         self._starts: list[int] = []
         self._levels: list[list[int] | None] = []
         position = 0
@@ -48,14 +61,14 @@ class Inodes:
             self._starts.append(position)
             levels: list[int] | None = self._measure(number)
             position += 1 + MAX_DOCUMENTS
-            if levels and (levels[-1] > MAX_WINDOW or position + levels[-1] > EPOCH):
+            if levels and (levels[-1] > MAX_WINDOW or position + levels[-1] > _TABLE):
                 levels = None
             self._levels.append(levels)
             position += levels[-1] if levels else 0
         self._end = position
         self._table: OrderedDict[int, Entry] = OrderedDict()
         self._numbers: dict[Entry, int] = {}
-        self._counter = itertools.count(_TABLE)
+        self._counter = itertools.count(base + _TABLE)
         # Names are looked up in the same few directories.
         self._decoded = functools.lru_cache(MAX_DECODED)(self._decode)
 
@@ -91,7 +104,8 @@ class Inodes:
 
     def entry(self, number: int) -> Entry:
         """Return the entry with that inode number. Raises NameProblem if it names none (any more)."""
-        return self._interned(number) if number >= _TABLE else self._decoded(number)
+        is_interned = number >= self._base + _TABLE
+        return self._interned(number) if is_interned else self._decoded(number)
 
     def _decode(self, number: int) -> Entry:
         local = number - self._base
@@ -102,7 +116,7 @@ class Inodes:
         if local == 0:
             return NodeDir(node)
         if local <= MAX_DOCUMENTS:
-            if local > len(self._tree.nodes[node].documents):
+            if local > len(self._tree.node(node).documents):
                 raise _stale(number)
             return Document(node, local - 1)
         levels = self._levels[node]
@@ -120,17 +134,12 @@ class Inodes:
 
         Level k < n holds the directories whose prefix has k coordinates, the last level the chunks.
         """
-        node = self._tree.nodes[number]
+        node = self._tree.nodes.stored(number)
         if not isinstance(node, Array) or node.problem:
             return []
-        shape, encoding = node.grid.shape, node.key_encoding
-        counts = []
-        if encoding.separator == "/" and shape:
-            counts = [math.prod(shape[:k]) for k in range(len(shape))]
-            if encoding.style is KeyStyle.V2:
-                counts[0] = 0
-        counts.append(node.grid.size)
-        return list(itertools.accumulate(counts, initial=0))
+        shape = node.grid.shape
+        counts = [math.prod(shape[:k]) for k in range(len(shape))]
+        return list(itertools.accumulate([*counts, node.grid.size], initial=0))
 
     # -- oversized arrays ----------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """An array in a view: its documents, and the form of its chunks, from its stored document alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
@@ -33,8 +33,21 @@ class Shown(NamedTuple):
     is_sound: bool = True
 
 
-def show_array(node: Array, view: View, decodable: AbstractSet[str]) -> Shown:
-    """Return *node* in *view*; *decodable* are the names of codecs that can be decoded."""
+class Asked(NamedTuple):
+    """How an array is to be shown.
+
+    *decodable* are the names of codecs that can be decoded. *is_complete* if none of its chunks is
+    missing.
+    """
+
+    view: View
+    decodable: AbstractSet[str]
+    is_complete: bool
+
+
+def show_array(node: Array, asked: Asked) -> Shown:
+    """Return *node* as it is *asked* for."""
+    view = asked.view
     try:
         metadata = _read(node)
     except Unsaid as why:
@@ -43,11 +56,11 @@ def show_array(node: Array, view: View, decodable: AbstractSet[str]) -> Shown:
     try:
         match view.name:
             case ViewName.STORED:
-                return _stored(node, metadata)
+                return _stored(node, metadata, asked)
             case ViewName.PORTABLE:
-                return _portable(node, metadata, view)
+                return _portable(node, metadata, asked)
             case ViewName.DECODED:
-                return _decoded(node, metadata, view, decodable)
+                return _decoded(node, metadata, asked)
     except Unsaid as why:
         return Shown(node, is_shown=False, remark=str(why), is_sound=False)
 
@@ -58,37 +71,36 @@ def _read(node: Array) -> ArrayMetadata:
     return read_v3_array(node.documents.get(v3.DOCUMENT, b""))
 
 
-def _stored(node: Array, metadata: ArrayMetadata) -> Shown:
-    return _in_v2(node, metadata, normalize(metadata.codecs, metadata.data_type), None)
+def _stored(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
+    return _in_v2(node, metadata, normalize(metadata.codecs, metadata.data_type), None, asked)
 
 
-def _portable(node: Array, metadata: ArrayMetadata, view: View) -> Shown:
+def _portable(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
     form: Form | None
     try:
         codecs, form = v3.portable_codecs(metadata)
     except Unsaid as why:
-        if view.zarr_format == 3:
+        if asked.view.zarr_format == 3:
             is_sound = v3.is_common(metadata, metadata.codecs) and all(
                 codec.words == codec.stored for codec in metadata.codecs
             )
-            return Shown(node, remark=str(why), is_sound=is_sound)
+            documents = v3.array_documents(metadata, metadata.fields["codecs"], node.documents)
+            return Shown(_with(node, documents), remark=str(why), is_sound=is_sound)
         codecs, form = normalize(metadata.codecs, metadata.data_type), None
-        return _in_v2(node, metadata, codecs, form, str(why))
-    if view.zarr_format == 2:
-        return _in_v2(node, metadata, codecs, form)
+        return _in_v2(node, metadata, codecs, form, asked, str(why))
+    if asked.view.zarr_format == 2:
+        return _in_v2(node, metadata, codecs, form, asked)
     return _in_v3(node, metadata, codecs, form)
 
 
-def _decoded(
-    node: Array, metadata: ArrayMetadata, view: View, decodable: AbstractSet[str]
-) -> Shown:
+def _decoded(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
     codecs: Sequence[Codec] = normalize(metadata.codecs, metadata.data_type)
     form = None
     if not _is_plain(codecs, metadata):
-        form = _form(codecs, metadata, decodable)
+        form = _form(codecs, metadata, asked.decodable)
         codecs = v3.plain_codecs(metadata.data_type)
-    if view.zarr_format == 2:
-        return _in_v2(node, metadata, codecs, form)
+    if asked.view.zarr_format == 2:
+        return _in_v2(node, metadata, codecs, form, asked)
     return _in_v3(node, metadata, codecs, form)
 
 
@@ -129,10 +141,15 @@ def _form(codecs: Sequence[Codec], metadata: ArrayMetadata, decodable: AbstractS
 def _in_v3(
     node: Array, metadata: ArrayMetadata, codecs: Sequence[Codec], form: Form | None
 ) -> Shown:
-    documents = v3.array_documents(metadata, codecs, node.documents)
-    if documents is not node.documents:
-        node = dataclasses.replace(node, documents=documents)
-    return Shown(node, form=form, is_sound=v3.is_common(metadata, codecs))
+    documents = v3.array_documents(metadata, [c.words for c in codecs], node.documents)
+    is_sound = v3.is_common(metadata, codecs)
+    return Shown(_with(node, documents), form=form, is_sound=is_sound)
+
+
+def _with(node: Array, documents: Mapping[str, bytes]) -> Array:
+    if documents is node.documents:
+        return node
+    return dataclasses.replace(node, documents=documents)
 
 
 def _in_v2(
@@ -140,9 +157,12 @@ def _in_v2(
     metadata: ArrayMetadata,
     codecs: Sequence[Codec],
     form: Form | None,
+    asked: Asked,
     remark: str = "",
 ) -> Shown:
     encoding = ChunkKeyEncoding(KeyStyle.V2, node.key_encoding.separator)
-    documents = v2.array_documents(metadata, codecs, encoding.separator)
+    documents = v2.array_documents(
+        metadata, codecs, encoding.separator, is_complete=asked.is_complete
+    )
     node = dataclasses.replace(node, documents=documents, key_encoding=encoding)
     return Shown(node, form=form, remark=remark, is_sound=v2.is_common(codecs))

@@ -49,20 +49,19 @@ class Recent:
     """The documents that were asked for last, by the number of their group."""
 
     def __init__(self, nbytes: int = KEPT) -> None:
-        self._left = nbytes
+        self._nbytes = nbytes
         self._documents: collections.OrderedDict[int, bytes | None] = collections.OrderedDict()
 
     def get(self, number: int) -> tuple[bool, bytes | None]:
         """Return whether it is known what a group has, and what it has."""
-        if number not in self._documents:
+        try:
+            self._documents.move_to_end(number)
+            return True, self._documents[number]
+        except KeyError:
             return False, None
-        self._documents.move_to_end(number)
-        return True, self._documents[number]
 
     def keep(self, number: int, document: bytes | None) -> None:
         """Remember what a group has, and forget what was asked for longest ago."""
         self._documents[number] = document
-        self._left -= len(document or b"")
-        while self._left < 0:
-            _, oldest = self._documents.popitem(last=False)
-            self._left += len(oldest or b"")
+        while sum(len(kept or b"") for kept in list(self._documents.values())) > self._nbytes:
+            self._documents.popitem(last=False)

@@ -13,7 +13,7 @@ from typing import Final
 
 from vzfs.model.snapshot import Array, Group, Node, Snapshot
 from vzfs.views import consolidated, v2, v3
-from vzfs.views.arrays import Shown, show_array
+from vzfs.views.arrays import Asked, Shown, show_array
 from vzfs.views.codecs import DECODABLE
 from vzfs.views.forms import Form
 from vzfs.views.metadata import GroupMetadata, Unsaid, read_v3_group
@@ -23,19 +23,26 @@ from vzfs.views.view import View
 class Presentation:
     """The nodes of *snapshot* in *view*, numbered in the order of their paths; 0 is the root.
 
-    *decodable* are the names of codecs that the decoded view can rely on.
+    *decodable* are the names of codecs that the decoded view can rely on. *complete* are the numbers
+    of the arrays of which no chunk is missing, as far as that is known before they are shown.
     """
 
     def __init__(
-        self, snapshot: Snapshot, view: View, decodable: AbstractSet[str] = DECODABLE
+        self,
+        snapshot: Snapshot,
+        view: View,
+        decodable: AbstractSet[str] = DECODABLE,
+        complete: AbstractSet[int] = frozenset(),
     ) -> None:
         self.snapshot: Final = snapshot
         self.view: Final = view
         nodes = list(snapshot.nodes)
         if not nodes or nodes[0].path != "/":
             nodes.insert(0, Group(path="/", documents={}))
+        self._is_verbatim = view.is_verbatim
         self._nodes = nodes
         self._decodable = decodable
+        self._complete = complete
         self._shown: dict[int, Shown] = {}
         self._bases: dict[int, Mapping[str, bytes]] = {}
         self._consolidated = consolidated.Recent()
@@ -51,21 +58,37 @@ class Presentation:
         """Return a node as the repository has it."""
         return self._nodes[number]
 
+    @property
+    def needs_counts(self) -> bool:
+        """Whether it matters to how arrays are shown that no chunk is missing."""
+        return self.view.zarr_format == 2
+
+    def count_as_complete(self, numbers: AbstractSet[int]) -> None:
+        """Hear of which arrays no chunk is missing, before any is shown."""
+        self._complete = numbers
+
     def node(self, number: int) -> Node:
         """Return a node as it is shown. The documents of a group are made when they are asked for."""
-        return self._nodes[number] if self.view.is_verbatim else self._show(number).node
+        return self._nodes[number] if self._is_verbatim else self._show(number).node
 
     def is_shown(self, number: int) -> bool:
         """Whether the view can say the node. A group is shown, unless its name is one of a document."""
-        return self.view.is_verbatim or self._show(number).is_shown
+        return self._is_verbatim or self._show(number).is_shown
 
     def form(self, number: int) -> Form | None:
         """Return what is done to the chunks of an array, None if they are as they are."""
-        return None if self.view.is_verbatim else self._show(number).form
+        return None if self._is_verbatim else self._show(number).form
 
     def remark(self, number: int) -> str:
         """Say why an array is left out, or shown as stored although the view would rather not; "" if neither."""
-        return "" if self.view.is_verbatim else self._show(number).remark
+        return "" if self._is_verbatim else self._show(number).remark
+
+    def prepare(self) -> None:
+        """Put all nodes into words: for a thread, since that takes seconds where there are thousands."""
+        for number in range(1, len(self)):
+            self._show(number)
+        for document in self.node(0).documents.values():
+            len(document)
 
     def _show(self, number: int) -> Shown:
         shown = self._shown.get(number)
@@ -74,7 +97,8 @@ class Presentation:
             if self.view.zarr_format == 2 and not v2.NAMES.isdisjoint(node.path.split("/")):
                 shown = Shown(node, is_shown=False, remark="it is named like a document of Zarr v2")
             elif isinstance(node, Array):
-                shown = show_array(node, self.view, self._decodable)
+                asked = Asked(self.view, self._decodable, number in self._complete)
+                shown = show_array(node, asked)
             else:
                 shown = self._show_group(number, node)
             self._shown[number] = shown
@@ -135,14 +159,14 @@ class Presentation:
     def _members(self, number: int) -> Iterator[tuple[str, Mapping[str, bytes]]]:
         """Yield relative paths and documents of the nodes below a group. Raises _Unsound at one that a reader may not know."""
         begin = len(self._nodes[number].path.rstrip("/")) + 1
-        for below in self._below(number):
+        for below in self.below(number):
             shown = self._show(below)
             if shown.is_shown:
                 if not shown.is_sound:
                     raise _Unsound
                 yield shown.node.path[begin:], self._bases.get(below, shown.node.documents)
 
-    def _below(self, number: int) -> range:
+    def below(self, number: int) -> range:
         """Return the numbers of all nodes below a group, which lie together."""
         if number == 0:
             return range(1, len(self._nodes))

@@ -35,9 +35,16 @@ DIMENSIONS: Final = "_ARRAY_DIMENSIONS"
 
 
 def array_documents(
-    metadata: ArrayMetadata, codecs: Sequence[Codec], separator: Literal["/", "."]
+    metadata: ArrayMetadata,
+    codecs: Sequence[Codec],
+    separator: Literal["/", "."],
+    *,
+    is_complete: bool,
 ) -> Mapping[str, bytes]:
-    """Return the documents of an array with these normalized *codecs*. Raises Unsaid."""
+    """Return the documents of an array with these normalized *codecs*; *is_complete* if no chunk is missing.
+
+    Raises Unsaid.
+    """
     before, serializer, after = _split(codecs)
     if serializer.name == "sharding_indexed":
         raise Unsaid("Zarr v2 has no shards")
@@ -55,7 +62,7 @@ def array_documents(
         filters.insert(0, serializer)
     words = [_codec_words(codec, metadata.data_type) for codec in filters]
     compressor = words.pop() if words and _compresses(words[-1]) else None
-    fill_value, attributes = _missing(metadata, endian)
+    fill_value, attributes = _missing(metadata, endian, is_complete=is_complete)
     document = {
         "zarr_format": 2,
         "shape": metadata.shape,
@@ -65,7 +72,8 @@ def array_documents(
         "fill_value": fill_value,
         "order": order,
         "filters": words or None,
-        "dimension_separator": separator,
+        # Of an array without dimensions no key has a separator, and GDAL 3.6 ends at another.
+        "dimension_separator": separator if metadata.shape else ".",
     }
     return {ARRAY: dump(document), ATTRIBUTES: dump(attributes)}
 
@@ -132,12 +140,15 @@ def _compresses(words: Mapping[str, object]) -> bool:
 # -- missing chunks and missing values -------------------------------------------------------------
 
 
-def _missing(metadata: ArrayMetadata, endian: Endian) -> tuple[object, Mapping[str, object]]:
+def _missing(
+    metadata: ArrayMetadata, endian: Endian, *, is_complete: bool
+) -> tuple[object, Mapping[str, object]]:
     """Return the fill value and the attributes of an array.
 
     For readers of Zarr v2 its fill value also is what marks missing values. So it is the attribute
     `_FillValue`, unless missing chunks are zero and the attribute can say it alone: then it is null,
-    which reads as zero and marks nothing. The attribute becomes a number, which is what netCDF takes.
+    which marks nothing, if no chunk is missing. Some readers take null for whatever is in memory, so
+    it is zero where chunks are missing. The attribute becomes a number, which is what netCDF takes.
     """
     attributes = _sayable(metadata.attributes, is_strict=metadata.is_strict)
     if metadata.dimension_names is not None and None not in metadata.dimension_names:
@@ -159,17 +170,22 @@ def _missing(metadata: ArrayMetadata, endian: Endian) -> tuple[object, Mapping[s
             del attributes[ATTRIBUTE]
         else:
             attributes[ATTRIBUTE] = said
-    value = _fill_value(stored, declared)
+    value = _fill_value(stored, declared, is_complete=is_complete)
     return None if value is None else v2_fill_value(value, endian), attributes
 
 
-def _fill_value(stored: Scalar | None, declared: Scalar | None) -> Scalar | None:
-    if declared is None:
-        return None if stored is None or is_zero(stored) else stored
-    if stored is None or is_same(stored, declared) or not is_zero(stored):
+def _fill_value(
+    stored: Scalar | None, declared: Scalar | None, *, is_complete: bool
+) -> Scalar | None:
+    if stored is None or declared is None:
+        is_unsaid = stored is not None and is_zero(stored) and is_complete
+        return None if is_unsaid else stored if declared is None else declared
+    if is_same(stored, declared) or not is_zero(stored):
         return declared
     is_nan = declared.dtype.kind == "f" and math.isnan(declared)
-    return None if is_nan or plain(declared) is not None else declared
+    if not (is_nan or plain(declared) is not None):
+        return declared
+    return None if is_complete else stored
 
 
 def _sayable(attributes: Mapping[str, object], *, is_strict: bool) -> dict[str, object]:

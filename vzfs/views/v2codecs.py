@@ -30,6 +30,9 @@ def codec_words(codec: Codec, data_type: DataType) -> dict[str, object] | None:
                 "shuffle": SHUFFLES.index(shuffle),
                 "blocksize": level(configuration.get("blocksize"), 0, 2**31 - 1, 0),
             }
+        case "numcodecs.zlib" if is_configured(codec):
+            # Some readers end where there is no level.
+            return {"id": "zlib", "level": level(configuration.get("level"), -1, 9, 1)}
         case "crc32c":
             return {"id": "crc32c", "location": "end"}
         case "vlen-utf8" | "vlen-bytes":

@@ -32,13 +32,19 @@ def plain_codecs(data_type: DataType) -> tuple[Codec, ...]:
 
 
 def array_documents(
-    metadata: ArrayMetadata, codecs: Sequence[Codec], stored: Mapping[str, bytes]
+    metadata: ArrayMetadata, codecs: object, stored: Mapping[str, bytes]
 ) -> Mapping[str, bytes]:
-    """Return the documents of an array with other *codecs*: the *stored* ones where they say the same."""
-    words = [codec.words for codec in codecs]
-    if words == metadata.fields["codecs"]:
+    """Return the documents of an array with *codecs* in words: the *stored* ones where they say the same.
+
+    `dimension_names` of null, which TensorStore and GDAL refuse, are left out, which means the same.
+    """
+    fields = dict(metadata.fields)
+    has_null = fields.get("dimension_names", ()) is None
+    if has_null:
+        del fields["dimension_names"]
+    if codecs == fields["codecs"] and not has_null:
         return stored
-    return {**stored, DOCUMENT: dump({**metadata.fields, "codecs": words})}
+    return {**stored, DOCUMENT: dump({**fields, "codecs": codecs})}
 
 
 def group_document(metadata: GroupMetadata | None, stored: bytes) -> bytes:

@@ -1,0 +1,30 @@
+"""Hierarchies: one snapshot in one view each, as the file system shows it."""
+
+from vzfs.hierarchy.entries import Attrs, Child, NotLoaded, Run, Totals, settle
+from vzfs.hierarchy.hierarchy import (
+    MAX_COMPANION,
+    MAX_NAME,
+    Hierarchy,
+    Reading,
+    check_length,
+    nbytes_of,
+)
+from vzfs.hierarchy.provenance import CACHED, XATTR_PREFIX, no_attribute
+
+__all__ = [
+    "CACHED",
+    "MAX_COMPANION",
+    "MAX_NAME",
+    "XATTR_PREFIX",
+    "Attrs",
+    "Child",
+    "Hierarchy",
+    "NotLoaded",
+    "Reading",
+    "Run",
+    "Totals",
+    "check_length",
+    "nbytes_of",
+    "no_attribute",
+    "settle",
+]
