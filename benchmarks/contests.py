@@ -3,7 +3,8 @@
 A *contest* is a task on a workload by one engine; its contestants take turns. vzfs reads three
 times in a row: *cold* through a new mount with an empty cache folder, *page* again through the same
 mount, where the kernel has the pages, and *disk* through a new mount with the cache folder that the
-first one left. The others read once, which is called cold too.
+first one left. vzfs shows the portable view, as it does unasked, and `vzfs:NAME` that of another name. The others read once, which is called
+cold too.
 """
 
 import contextlib
@@ -45,8 +46,8 @@ FOLDERS: Final = ("local", "vzfs")
 NETCDF: Final = ("rclone+h5netcdf", "rclone+netcdf4")
 
 CONTESTS: Final = (
-    Contest("oisst", "scan", "xarray", STORES),
-    Contest("oisst", "pixel", "xarray", STORES),
+    Contest("oisst", "scan", "xarray", (*STORES, "vzfs:stored", "vzfs:decoded")),
+    Contest("oisst", "pixel", "xarray", (*STORES, "vzfs:stored", "vzfs:decoded")),
     Contest("oisst", "files", "xarray", ("vzfs", *NETCDF), is_far_only=True),
     Contest("small", "scan", "zarr", STORES),
     Contest("small", "strided", "zarr", STORES),
@@ -98,8 +99,8 @@ class Course(NamedTuple):
 
 def compete(course: Course, contest: Contest, contestant: str) -> Iterator[Sample]:
     """Have one contestant read; vzfs gives three samples. Raises CalledProcessError."""
-    if contestant == "vzfs":
-        yield from _by_mount(course, contest)
+    if _is_vzfs(contestant):
+        yield from _by_mount(course, contest, contestant)
     elif contestant in NETCDF:
         with tempfile.TemporaryDirectory(dir=course.scratch) as cache:
             source = f"source/{contest.workload}"
@@ -110,18 +111,24 @@ def compete(course: Course, contest: Contest, contestant: str) -> Iterator[Sampl
         yield _sample(course, contest, contestant, "cold")
 
 
-def _by_mount(course: Course, contest: Contest) -> Iterator[Sample]:
+def _is_vzfs(contestant: str) -> bool:
+    return contestant.partition(":")[0] == "vzfs"
+
+
+def _by_mount(course: Course, contest: Contest, contestant: str) -> Iterator[Sample]:
+    view = contestant.partition(":")[2] or "portable"
+    options = ("--view", view)
     source = f"s3://repo/{contest.workload}"
     cache = Path(tempfile.mkdtemp(dir=course.scratch))
     with contextlib.ExitStack() as stack:
         stack.callback(shutil.rmtree, cache, ignore_errors=True)
-        with mounted.vzfs(course.project, course.server.url, source, cache) as mount:
-            yield _sample(course, contest, "vzfs", "cold", mount)
+        with mounted.vzfs(course.project, course.server.url, source, cache, *options) as mount:
+            yield _sample(course, contest, contestant, "cold", mount)
             if contest.task == "files":
                 return  # which is about opening
-            yield _sample(course, contest, "vzfs", "page", mount)
-        with mounted.vzfs(course.project, course.server.url, source, cache) as mount:
-            yield _sample(course, contest, "vzfs", "disk", mount)
+            yield _sample(course, contest, contestant, "page", mount)
+        with mounted.vzfs(course.project, course.server.url, source, cache, *options) as mount:
+            yield _sample(course, contest, contestant, "disk", mount)
 
 
 def _sample(
@@ -133,10 +140,11 @@ def _sample(
     engine: str | None = None,
 ) -> Sample:
     """Read once in a process of its own."""
-    kinds = {"local": "folder", "vzfs": "folder"} | dict.fromkeys(NETCDF, "netcdf")
+    kinds = {"local": "folder"} | dict.fromkeys(NETCDF, "netcdf")
+    kind = "folder" if _is_vzfs(contestant) else kinds.get(contestant, contestant)
     where = mount.path if mount else course.base / "local" / contest.workload
     spec = Spec(
-        contestant=kinds.get(contestant, contestant),
+        contestant=kind,
         engine=engine or contest.engine,
         workload=contest.workload,
         task="scan" if contest.task == "files" else contest.task,

@@ -116,7 +116,9 @@ def table(results: Results, network: str, contest: Contest) -> list[list[str]]:
         over = results.over_read(key)
         rows.append(
             [
-                f"{key.contestant} {key.phase}" if key.contestant == "vzfs" else key.contestant,
+                f"{key.contestant} {key.phase}"
+                if key.contestant.startswith("vzfs")
+                else key.contestant,
                 show(lambda s: s.reading.open, "{:.3f}"),
                 show(lambda s: s.reading.first, "{:.3f}"),
                 f"{mine:.3f}",

@@ -156,11 +156,23 @@ def _floor(project: Path) -> float | None:
     return targets.floor(done.stdout)
 
 
+def _command(given: argparse.Namespace) -> str:
+    """Return what was asked for, without where it was kept."""
+    words = ["python -m benchmarks.run", f"--repeat {given.repeat}"]
+    words += ["--far-only"] if given.far_only else []
+    words += [
+        f"--{name} {','.join(sorted(chosen))}"
+        for name, chosen in (("only", given.only), ("contestants", given.contestants))
+        if chosen
+    ]
+    return " ".join(words)
+
+
 def _section(given: argparse.Namespace, run: targets.Run, found: list[list[str]]) -> str:
     today = datetime.datetime.now(datetime.UTC).strftime("%-d %B %Y")
     parts = [
         f"## vzfs and its peers ({today})\n",
-        f"`{' '.join(['python -m benchmarks.run', *sys.argv[1:]])}`: medians of {given.repeat} "
+        f"`{_command(given)}`: medians of {given.repeat} "
         f"interleaved rounds; ratios are of seconds. {report.machine()}.\n",
         "### Targets\n",
         report.markdown(targets.COLUMNS, found),

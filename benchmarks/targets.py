@@ -112,6 +112,19 @@ def _ratio(
     return measure
 
 
+def _of_views(phase: str) -> Callable[[Run], tuple[float, str] | None]:
+    """Return what measures the portable view's seconds over the stored one's."""
+
+    def measure(run: Run) -> tuple[float, str] | None:
+        ours, base = (
+            run.of(_OISST, "vzfs", phase, task),
+            run.of(_OISST, "vzfs:stored", phase, task),
+        )
+        return None if not ours or not base else (ours / base, "")
+
+    return measure
+
+
 def _worst(
     measures: list[tuple[str, Callable[[Run], tuple[float, str] | None]]], *, is_least: bool
 ) -> Callable[[Run], tuple[float, str] | None]:
@@ -288,6 +301,10 @@ TARGETS: Final = (
         )
         for peer in ("rclone+h5netcdf", "rclone+netcdf4")
         for what, value, bound in (("first value", _first, 100), ("last value", task, 8))
+    ),
+    *(
+        Target("oisst scan", f"portable / stored view: {phase}", _LESS, 1.05, _of_views(phase))
+        for phase in ("cold", "page", "disk")
     ),
     _peer(_BYTES, "obstore", 2.5),
     Target(
