@@ -6,7 +6,6 @@ it nowhere but in their code; other packages declare theirs as entry points.
 
 import functools
 import hashlib
-import importlib.metadata
 import importlib.util
 import re
 from typing import Final, NamedTuple
@@ -112,7 +111,9 @@ def _look() -> Installed | str:
     if _has("virtual_tiff"):
         names |= TIFF
         versions["virtual-tiff"] = _version("virtual-tiff")
-    for entry in importlib.metadata.entry_points():
+    from importlib.metadata import entry_points
+
+    for entry in entry_points():
         if entry.group == _GROUP:
             names.add(entry.name)
         elif entry.group.startswith(f"{_GROUP}."):
@@ -142,7 +143,10 @@ def _has(module: str) -> bool:
 
 
 def _version(package: str) -> str:
+    # A mount that decodes nothing does not wait for this module.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
+        return version(package)
+    except PackageNotFoundError:
         return ""
