@@ -117,14 +117,14 @@ def changed(document: bytes, data: st.DataObject) -> bytes:
 
 
 @given(st.sampled_from(WHOLE), st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_documents_with_anything_in_any_place(document: bytes, data: st.DataObject) -> None:
     """Whatever stands wherever in a document, every view says something of it."""
     look_at_everything(changed(document, data))
 
 
 @given(st.sampled_from(WHOLE), st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_what_is_consolidated_is_opened(document: bytes, data: st.DataObject) -> None:
     """Whatever stands in a document, if it is in consolidated metadata, zarr-python opens the group by them."""
     documents = {"/a": changed(document, data)}
