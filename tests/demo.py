@@ -164,7 +164,7 @@ def refused(chunk: Path, log: Path) -> None:
 
 def read(mountpoint: Path, archive: Path) -> None:
     """Read the mount with xarray, and compare every value with what h5py reads from the files."""
-    print('>>> ds = xr.open_zarr("sst", consolidated=False)\n>>> ds.tos.mean(("y", "x")).values')
+    print('>>> ds = xr.open_zarr("sst")\n>>> ds.tos.mean(("y", "x")).values')
     with xr.open_zarr(mountpoint) as dataset:
         print(dataset.tos.mean(("y", "x")).values)
     compared = 0
