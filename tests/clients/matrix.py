@@ -82,11 +82,16 @@ class Truth:
         for name in ("_FillValue", "missing_value"):
             if name in attributes:
                 numbers[values == number(attributes[name], values.dtype)] = np.nan
-        if not {"_FillValue", "missing_value"} & attributes.keys():
+        is_float = values.dtype.kind == "f"
+        if not {"_FillValue", "missing_value"} & attributes.keys() and not is_float:
             numbers[values == FILLS.get(values.dtype.newbyteorder("=").name)] = np.nan
-        low, high = attributes.get("valid_range", (-np.inf, np.inf))
-        low = np.ravel(attributes.get("valid_min", low))[0]
-        high = np.ravel(attributes.get("valid_max", high))[0]
+        low, high = -np.inf, np.inf
+        for name in ("valid_range", "valid_min", "valid_max"):
+            said = np.ravel(attributes.get(name, ()))
+            if said.size and (said.dtype.kind == "f") != is_float:
+                continue  # bounds of another kind than the numbers do not count
+            low = said[0] if name != "valid_max" and said.size else low
+            high = said[-1] if name != "valid_min" and said.size else high
         if low <= high:
             numbers[(values < low) | (values > high)] = np.nan
         numbers[np.isnan(numbers)] = np.nan  # of one kind

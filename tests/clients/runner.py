@@ -98,7 +98,7 @@ class Matrix:
         return predict(client, array, _kin(self.shown[view], path))
 
     def _is_promised(self, client: str, view: str, path: str) -> bool:
-        return must_be_right(client, view, self.stored[path], _kin(self.stored, path))
+        return must_be_right(client, view, self.stored[path])
 
     def found(self, client: str, view: str, path: str) -> Result:
         """Return what came of an array."""

@@ -95,6 +95,7 @@ def write(store: Any, group: str) -> dict[str, np.ndarray]:
         "shards",
         "text",
         "types",
+        "wide",
     ):
         zarr.create_group(store, path=f"{group}/{part}", attributes={"part": part})
 
@@ -208,12 +209,18 @@ def write(store: Any, group: str) -> dict[str, np.ndarray]:
     native("odd/bool", GRID > 0, CHUNKS)
     native("odd/half", GRID.astype("f2"), CHUNKS)
     native("empty/empty", np.empty((0, 3), "f4"), (1, 3))
+    native("empty/beside", GRID, CHUNKS)
     for dtype in ("c8", "c16", "datetime64[s]", "S7", "U5"):
         native(f"text/{dtype[:3]}", np.arange(6).astype("i8").astype(dtype))
     native("text/vlen", np.array(["", "a", "zwölf", "日本"], dtype=np.dtypes.StringDType()))
     compound = np.zeros(6, [("n", "<i4"), ("x", "<f8")])
     compound["n"], compound["x"] = range(6), np.linspace(0, 1, 6)
     native("text/compound", compound)
+
+    # -- chunks that are longer than their array, as unlimited dimensions have them
+    native("wide/plain", GRID, (512, 4))
+    native("wide/gzip", GRID, (512, 16), compressors=GzipCodec(level=5))
+    native("wide/beside", GRID, CHUNKS)
 
     # -- chunk keys
     for style, separator in [("default", "/"), ("default", "."), ("v2", "/"), ("v2", ".")]:

@@ -92,6 +92,7 @@ def write_features(path: Path, spec: int) -> dict[str, np.ndarray]:
     add("/".join(f"d{n}" for n in range(40)), GRID, (2, 3))
     add("sharded", np.arange(100).reshape(10, 10), (1, 5), shards=(4, 10))
     add("big endian", GRID.astype(">f8"), (2, 6))
+    add("longer chunks", GRID, (64, 4))
     add("text", np.array(["a", "", "日本"], dtype=np.dtypes.StringDType()), (2,))
     add("flags", np.array([True, False, True]), (2,))
     if spec > 1:

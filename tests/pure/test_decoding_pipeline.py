@@ -119,6 +119,19 @@ def test_inner_chunks_that_are_missing_hold_the_fill_value() -> None:
     assert decode(b"\1\0\2\0" + index, of) == b"\1\0\2\0\2\1\2\1"
 
 
+@pytest.mark.parametrize("kept", [[2, 3, 4], [1, 3, 4], [2, 1, 3], [1, 1, 1]])
+def test_what_is_kept_begins_where_the_chunk_does(kept: list[int]) -> None:
+    """Of a chunk that is to be cut, as much of each axis is given as is kept, and the rest is decoded too."""
+    chunk, whole = stored(NUMBERS, [LITTLE, ZLIB])
+    spec = json.dumps({**json.loads(whole.spec), "kept": kept}).encode()
+    part = NUMBERS[tuple(map(slice, kept))]
+
+    assert decode(chunk, Form(part.nbytes, spec, "")) == plain(part)
+    assert Pipeline(spec).whole_nbytes == NUMBERS.nbytes
+    with pytest.raises(ValueError, match="zlib"):
+        decode(b"nonsense", Form(part.nbytes, spec, ""))
+
+
 # -- a checksum before the shuffle -------------------------------------------------------------
 
 
@@ -204,6 +217,10 @@ def test_an_element_size_that_makes_no_sense_is_refused(size: object) -> None:
         form([2], "nonsense", [LITTLE], nbytes=16).spec,
         form([2], "string", [{"name": "vlen-utf8"}], "", nbytes=16).spec,
         form([2], "float64", [LITTLE], "nonsense", nbytes=16).spec,
+        *(
+            json.dumps({**json.loads(form([2], "float64", [LITTLE]).spec), "kept": kept}).encode()
+            for kept in ([], [0], [3], [True], [1, 1], 1, "2", [1.0])
+        ),
         form([2], "float64", [{"name": "transpose", "configuration": {"order": [5]}}, LITTLE]).spec,
     ],
     ids=itertools.count(),

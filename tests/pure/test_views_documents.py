@@ -360,6 +360,43 @@ def test_what_cannot_be_decoded_is_left_out(view: str, changes: dict, remark: st
     assert presentation.form(1) is None
 
 
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        *(({"data_type": t, "fill_value": f}, "crashes on groups with such a data type") for t, f in (
+            ("bool", False), ("float16", 0), ("complex64", [0, 0]), (STRUCT, 0), (TIME, 0), (RAW3, "AAAA"),
+            (codec("fixed_length_utf32", length_bytes=4), ""), (codec("null_terminated_bytes", length_bytes=1), ""))),
+        ({"shape": [0, 3], "chunks": [1, 3]}, "an array of no elements"),
+    ],
+)  # fmt: skip
+def test_what_keeps_netcdf_from_a_group_is_left_out(changes: dict, remark: str) -> None:
+    """Decoded in Zarr v2, an array is left out that netCDF-C 4.9 would not open its group for, and a remark says so."""
+    documents = {"/a": array_document(**changes)}
+
+    presentation = present(documents, "decoded-v2")
+    assert not presentation.is_shown(1)
+    assert remark in presentation.remark(1)
+    assert "decoded-v3 has it, and portable-v2" in presentation.remark(1)
+    for view in ("decoded-v3", "portable-v2", "stored-v2"):
+        assert present(documents, view).is_shown(1)
+
+
+@pytest.mark.parametrize("codecs", [[LITTLE], [LITTLE, ZLIB]], ids=["plain", "deflated"])
+def test_no_chunk_is_longer_than_its_array_where_netcdf_reads(codecs: list) -> None:
+    """Decoded in Zarr v2, a chunk is cut to its array, which netCDF-C 4.9 opens no group without."""
+    document = array_document((3, 9), (512, 4), codecs=codecs)
+    presentation = present({"/a": document}, "decoded-v2")
+    form = presentation.form(1)
+
+    assert shown(presentation, "/a", ".zarray")["chunks"] == [3, 4]
+    assert isinstance(form, Decoded)
+    assert form.nbytes == 3 * 4 * 2
+    spec = json.loads(form.spec)
+    assert (spec["shape"], spec["kept"], spec["codecs"]) == ([512, 4], [3, 4], codecs)
+    whole = present({"/a": document}, "decoded-v3")
+    assert shown(whole, "/a")["chunk_grid"]["configuration"]["chunk_shape"] == [512, 4]
+
+
 def test_more_can_be_decoded_where_more_is_installed() -> None:
     """Whoever presents says which codecs can be decoded."""
     document = array_document(codecs=[LITTLE, JPEG])
@@ -540,6 +577,8 @@ def test_a_zero_is_said_where_chunks_may_be_missing(
     """Where a chunk may be missing, zero is said too: some readers take null for whatever is in memory."""
     document = array_document(data_type=data_type, codecs=[LITTLE], fill_value=stored)
     for view in ("stored-v2", "portable-v2", "decoded-v2"):
+        if view == "decoded-v2" and data_type == "bool":
+            continue
         presentation = present({"/a": document}, view, complete=frozenset())
         assert shown(presentation, "/a", ".zarray")["fill_value"] == said
     declared = array_document(

@@ -200,18 +200,19 @@ class Stored:
                 assert len(whole) == form.size(len(content))
                 return whole
             case Decoded():
-                whole = self._decoded(coords)
+                whole = self._decoded(coords, form)
                 assert len(whole) == form.size(len(content))
                 return whole
         return content
 
-    def _decoded(self, coords: tuple[int, ...]) -> bytes:
+    def _decoded(self, coords: tuple[int, ...], form: Decoded) -> bytes:
         fields = json.loads(self.document)
         chunk_shape = fields["chunk_grid"]["configuration"]["chunk_shape"]
         chunk = np.zeros(chunk_shape, self.values.dtype.newbyteorder("<"))
         part = self.values[tuple(slice(i * c, (i + 1) * c) for i, c in zip(coords, chunk_shape, strict=True))]  # fmt: skip
         chunk[tuple(slice(n) for n in part.shape)] = part
-        return chunk.tobytes()
+        kept = json.loads(form.spec).get("kept", chunk_shape)
+        return chunk[tuple(map(slice, kept))].tobytes()
 
 
 # -- readers ---------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """One chunk through the codecs of zarr, to plain little-endian bytes in C order.
 
 It runs in a worker and nowhere else: importing it imports zarr. A pipeline is made of a spec, which
-is the JSON of {"shape", "data_type", "codecs", "fill_value"} as a Zarr v3 document has them, and of
-the chunk's own shape. Whatever is wrong raises: which exception says nothing, since codecs raise all.
+is the JSON of {"shape", "data_type", "codecs", "fill_value"} as a Zarr v3 document has them, "shape"
+being the chunk's own. There may be "kept" too: how much of each axis is wanted, from its beginning.
+Whatever is wrong raises: which exception says nothing, since codecs raise all.
 """
 
 import asyncio
@@ -64,7 +65,9 @@ class Pipeline:
         self.dtype: Final = metadata.data_type.to_native_dtype().newbyteorder("<")
         if self.dtype.hasobject:
             raise TypeError("the data type has no fixed size")
-        self.nbytes: Final = math.prod(self.shape) * self.dtype.itemsize
+        self._kept = _kept(fields.get("kept", shape), self.shape)
+        self.nbytes: Final = math.prod(self._kept) * self.dtype.itemsize
+        self.whole_nbytes: Final = math.prod(self.shape) * self.dtype.itemsize
         self._prototype = default_buffer_prototype()
         config = ArrayConfig.from_dict({})
         stage = ArraySpec(
@@ -93,8 +96,17 @@ class Pipeline:
         if array.shape != self.shape or array.dtype.hasobject:
             raise ValueError(f"the codecs make an array of shape {array.shape}, not {self.shape}")
         # Some codecs give wider elements than the array has; zarr assigns them just so.
-        whole = np.frombuffer(out, self.dtype).reshape(self.shape)
-        np.copyto(whole, array, casting="unsafe")
+        wanted = np.frombuffer(out, self.dtype).reshape(self._kept)
+        np.copyto(wanted, array[tuple(map(slice, self._kept))], casting="unsafe")
+
+
+def _kept(said: object, shape: tuple[int, ...]) -> tuple[int, ...]:
+    if not isinstance(said, list) or len(said) != len(shape):
+        raise TypeError("what is kept of a chunk has other axes than the chunk")
+    for length, whole in zip(said, shape, strict=True):
+        if type(length) is not int or not 0 < length <= whole:
+            raise ValueError("no such part of a chunk can be kept")
+    return tuple(said)
 
 
 @functools.lru_cache(MAX_PIPELINES)

@@ -92,7 +92,7 @@ class _Worker:
             pipeline = pipeline_of(bytes(given[request.chunk :]))
             if pipeline.nbytes != request.nbytes:
                 return Outcome.WRONG, f"a chunk has {pipeline.nbytes} bytes, not {request.nbytes}"
-            self._allow(SLACK + COPIES * request.nbytes + 2 * request.chunk)
+            self._allow(SLACK + COPIES * pipeline.whole_nbytes + 2 * request.chunk)
             pipeline.decode(given[: request.chunk], made)
         except NoCodecError as missing:
             return Outcome.NO_CODEC, str(missing)

@@ -1,13 +1,14 @@
 """An array in a view: its documents, and the form of its chunks, from its stored document alone."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, NamedTuple
 
 from vzfs.model.chunkgrid import ChunkKeyEncoding, KeyStyle
 from vzfs.model.snapshot import Array, Node
-from vzfs.views import v2, v3
+from vzfs.views import netcdf, v2, v3
 from vzfs.views.codecs import DECODABLE, Codec, is_chain, names, normalize
 from vzfs.views.datatypes import v3_words
 from vzfs.views.fillvalues import read_fill_value, v2_fill_value
@@ -96,11 +97,13 @@ def _portable(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
 def _decoded(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
     codecs: Sequence[Codec] = normalize(metadata.codecs, metadata.data_type)
     form = None
-    if not _is_plain(codecs, metadata):
-        form = _form(codecs, metadata, asked.decodable)
+    kept = netcdf.kept(metadata) if asked.view.zarr_format == 2 else metadata.chunk_shape
+    if kept != metadata.chunk_shape or not _is_plain(codecs, metadata):
+        form = _form(codecs, metadata, kept, asked.decodable)
         codecs = v3.plain_codecs(metadata.data_type)
     if asked.view.zarr_format == 2:
-        return _in_v2(node, metadata, codecs, form, asked)
+        netcdf.check(metadata)
+        return _in_v2(node, metadata._replace(chunk_shape=kept), codecs, form, asked)
     return _in_v3(node, metadata, codecs, form)
 
 
@@ -113,7 +116,12 @@ def _is_plain(codecs: Sequence[Codec], metadata: ArrayMetadata) -> bool:
     return endian == "little" or (data_type.numpy is not None and not data_type.has_order)
 
 
-def _form(codecs: Sequence[Codec], metadata: ArrayMetadata, decodable: AbstractSet[str]) -> Decoded:
+def _form(
+    codecs: Sequence[Codec],
+    metadata: ArrayMetadata,
+    kept: Sequence[int],
+    decodable: AbstractSet[str],
+) -> Decoded:
     dtype = metadata.data_type.numpy
     if dtype is None:
         raise Unsaid("its data type is of variable size, or not known")
@@ -123,19 +131,20 @@ def _form(codecs: Sequence[Codec], metadata: ArrayMetadata, decodable: AbstractS
         raise Unsaid(f"{', '.join(name[:40] for name in unknown[:6])} cannot be decoded here")
     if used <= DECODABLE and not is_chain(codecs, metadata.data_type):
         raise Unsaid("its codecs do not follow each other so")
-    nbytes = metadata.nbytes
-    if nbytes > MAX_DECODED:
+    if metadata.nbytes > MAX_DECODED:
         raise Unsaid(f"its chunks have more than {MAX_DECODED} bytes when they are decoded")
     fill_value = read_fill_value(metadata.fill_value, metadata.data_type)
     if fill_value is None:
         raise Unsaid("its fill value is none of its data type")
-    spec = {
+    spec: dict[str, object] = {
         "shape": metadata.chunk_shape,
         "data_type": v3_words(dtype),
         "codecs": [codec.words for codec in codecs],
         "fill_value": v2_fill_value(fill_value, "little"),
     }
-    return Decoded(nbytes, canonical(spec))
+    if kept != metadata.chunk_shape:
+        spec["kept"] = kept
+    return Decoded(math.prod(kept) * dtype.itemsize, canonical(spec))
 
 
 def _in_v3(

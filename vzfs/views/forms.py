@@ -121,7 +121,8 @@ class Decoded:
     """Chunks as plain little-endian bytes in C order, *nbytes* each.
 
     *spec* is canonical JSON of what decoding needs: `shape` of a chunk, `data_type`, `codecs` and
-    `fill_value`, in the words of Zarr v3.
+    `fill_value`, in the words of Zarr v3; and how much is `kept` from the beginning of each axis, if
+    that is not all.
     """
 
     nbytes: int
