@@ -17,6 +17,7 @@ import icechunk
 import numpy as np
 import zarr
 import zstandard
+from zarr.codecs import BytesCodec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
@@ -89,6 +90,7 @@ def write_virtual(
     *,
     containers: Mapping[str, Any] | Sequence[str] = (),
     spec: int = 2,
+    dtype: str = "u1",
     **options: Any,
 ) -> Path:
     """Write a repository of virtual *arrays*, each a row of chunks in the order of its refs."""
@@ -96,18 +98,27 @@ def write_virtual(
     session = repository.writable_session("main")
     root = zarr.group(session.store)
     for name, refs in arrays.items():
-        add_virtual(session, root, name, refs)
+        add_virtual(session, root, name, refs, dtype)
     session.commit("virtual chunks")
     return path
 
 
 def add_virtual(
-    session: icechunk.Session, root: zarr.Group, name: str, refs: Sequence[Ref]
+    session: icechunk.Session,
+    root: zarr.Group,
+    name: str,
+    refs: Sequence[Ref],
+    dtype: str = "u1",
 ) -> None:
     """Add one virtual array to a session."""
-    length = max(ref.length for ref in refs)
+    length = max(ref.length for ref in refs) // np.dtype(dtype).itemsize
     root.create_array(
-        name, shape=(length * len(refs),), chunks=(length,), dtype="u1", compressors=None
+        name,
+        shape=(length * len(refs),),
+        chunks=(length,),
+        dtype=dtype,
+        serializer=BytesCodec(endian="big" if dtype.startswith(">") else "little"),
+        compressors=None,
     )
     session.store.set_virtual_refs(
         f"/{name}",

@@ -17,7 +17,7 @@ from tests.mount.conftest import Mount
 from tests.mount.outcomes import cached_chunks, read, wait_until
 from tests.mount.repositories import Ref, add_native, create, pattern, write_virtual
 from tests.servers import ObjectServer, stall
-from vzfs.plan import BLOCK
+from vzfs.plan import BLOCK, WHOLE_LIMIT
 
 READ = "import pathlib, sys; sys.stdout.buffer.write(pathlib.Path(sys.argv[1]).read_bytes())"
 READ_PART = """
@@ -338,6 +338,29 @@ def test_a_large_chunk_read_in_part_is_fetched_in_blocks_each_once(
     assert file.read_bytes() == data
     assert_disjoint(server, size)
     assert sum(end - start for start, end in fetched_ranges(server)) == size
+
+
+def test_a_large_chunk_that_is_decoded_is_fetched_once(
+    tmp_path: Path, mount: Callable[..., Mount], server: ObjectServer
+) -> None:
+    """A chunk beyond 16 MiB is fetched whole to be decoded, and no byte of it again by blocks, nor those of the next."""
+    archive = Archive("http", tmp_path / "archive", server)
+    size = WHOLE_LIMIT + 2**20
+    numbers = np.frombuffer(pattern(3 * size), ">i2")
+    location = archive.write("big", numbers.tobytes())
+    refs = [Ref(location, n * size, size) for n in range(3)]
+    path = write_virtual(
+        tmp_path / "repository", {"a": refs}, containers=[archive.prefix], dtype=">i2"
+    )
+    mounted = mount(path, *archive.options, "--view", "decoded")
+    for n in range(2):
+        file = mounted.path / f"a/c/{n}"
+        found = b"".join(read(file, offset, 2**20) for offset in range(0, size, 2**20))
+        expected = numbers[n * size // 2 :][: size // 2]
+        np.testing.assert_array_equal(np.frombuffer(found, "<i2"), expected)
+    mounted.end()
+    assert_disjoint(server, 2 * size)
+    assert fetched_size(server) == 2 * size
 
 
 def test_a_chunk_of_a_native_array_is_fetched_once_too(

@@ -34,7 +34,6 @@ from vzfs.model.chunkgrid import KeyStyle
 from vzfs.model.location import ByteRange
 from vzfs.model.manifest import ChunkRef
 from vzfs.model.snapshot import Array, RefSpec
-from vzfs.plan import block_of
 from vzfs.repository import ArrayRefs, Checkout
 from vzfs.tree.inodes import Inodes
 from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
@@ -400,8 +399,8 @@ class Hierarchy:
             return data
         if isinstance(form, Decoded):
             decoded = self._decoder.peek(ref, form, offset, size, near=beside)
-            if not block_of(ref.length):  # else blocks would be got ahead, and then the whole
-                self._ahead.follow(refs, coords, ref, offset, size, 0)
+            # It is fetched whole, however large: no blocks of it are got ahead.
+            self._ahead.follow(refs, coords, ref, offset, size, 0)
             return decoded
         frame = form.frame(ref.length)
         begin, count = _inside(frame, offset, size)
