@@ -251,13 +251,15 @@ async def test_trouble_ahead_is_nobodys_until_it_is_read(
 # -- on through one chunk ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("first", [MIB, MIB - 48], ids=["aligned", "into a buffer of Python"])
 async def test_reading_on_through_a_large_chunk_reaches_further_each_time(
-    mount: Mount, autojump_clock: MockClock
+    first: int, mount: Mount, autojump_clock: MockClock
 ) -> None:
-    """What is read on through comes in fewer and fewer, larger requests, up to a bound."""
+    """What is read on through comes in fewer and fewer, larger requests, up to a bound, wherever reads end."""
     refs = Refs((1,), 100 * MIB, each=1)
     mount.store(refs)
-    for offset in range(0, 100 * MIB, MIB):
+    await mount.read(refs, (0,), 0, first)
+    for offset in range(first, 100 * MIB, MIB):
         await mount.read(refs, (0,), offset, MIB)
         assert sum(f.length for f in mount.source.fetched) <= offset + MIB + LONGEST_STRIDE + BLOCK
     assert sum(f.length for f in mount.source.fetched) == 100 * MIB

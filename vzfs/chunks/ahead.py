@@ -308,8 +308,10 @@ class ReadAhead:
             stream.position, stream.got, stream.stride = end, -(-end // block) * block, 0
             return
         stream.position = max(stream.position, end)
+        # A read need not end where a block does: one that goes into the next has used up this one.
+        is_due = stream.got - stream.position <= stream.stride // 2
         stream.got = max(stream.got, -(-stream.position // block) * block)
-        if stream.got - stream.position > stream.stride // 2:
+        if not is_due:
             return
         most = max(min(LONGEST_STRIDE, self._budget), block)
         stream.stride = min(max(2 * stream.stride, block), most)
