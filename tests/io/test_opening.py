@@ -10,10 +10,17 @@ import trio
 
 from tests.fakes import FakeSource
 from tests.io.test_filesystem import FakeRepository, array, inline
-from vzfs.access import Access, AccessPolicy
+from vzfs.access import Access, AccessPolicy, AuthorizedRange
 from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
-from vzfs.errors import AccessDenied, ErrorKind, FormatError, NameProblem, RepositoryError
+from vzfs.errors import (
+    AccessDenied,
+    ErrorKind,
+    FormatError,
+    NameProblem,
+    RepositoryError,
+    SourceError,
+)
 from vzfs.filesystem import Filesystem, Reading, settle
 from vzfs.hierarchy import MAX_COMPANION, hierarchy
 from vzfs.model.chunkgrid import ChunkGrid, ChunkKeyEncoding
@@ -23,6 +30,7 @@ from vzfs.model.snapshot import Array, Group, RefSpec, Snapshot, VirtualChunkCon
 from vzfs.repository import Checkout
 from vzfs.repository.icechunk import IcechunkV1
 from vzfs.repository.repository import MAX_PRELOADED, MAX_PRELOADED_REFS
+from vzfs.repository.storage import Storage
 from vzfs.views.view import View, ViewName
 
 PREFIX = "s3://b/data/"
@@ -139,6 +147,40 @@ async def test_a_ref_that_is_not_there_costs_no_reading_of_the_others() -> None:
     assert caught.value.kind is ErrorKind.REF_NOT_FOUND
     assert "t0, t1, t10" in caught.value.advice
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (None, ErrorKind.REF_NOT_FOUND),
+        (ErrorKind.SOURCE_UNREACHABLE, None),
+        (ErrorKind.SOURCE_DENIED, None),
+        (ErrorKind.OFFLINE, None),
+    ],
+)
+async def test_a_snapshot_that_is_not_there_is_no_ref(
+    trouble: ErrorKind | None, said: ErrorKind | None
+) -> None:
+    """In a repository of spec 1 an id without a file is one of no snapshot, and only if the storage says that there is none."""
+    id_, other = "0123456789ABCDEFGHJK", "ABCDEFGHJK0123456789"
+    source = FakeSource()
+    source.put(f"s3://r/r/snapshots/{other}", b"a snapshot")
+    if trouble is not None:
+
+        async def refuse(wanted: AuthorizedRange) -> str:
+            raise SourceError(trouble, "not now", where=str(wanted.location))
+
+        source.version = refuse
+    repository = IcechunkV1(Storage(source, Access(parse_prefix("s3://r/r"))), ())
+    assert await repository.resolve(RefSpec(snapshot=other.lower())) == other
+    if said is None:
+        assert await repository.resolve(RefSpec(snapshot=id_)) == id_
+    else:
+        with pytest.raises(RepositoryError) as caught:
+            await repository.resolve(RefSpec(snapshot=id_))
+        assert caught.value.kind is said
+        assert id_ in str(caught.value)
+    assert source.fetched == []
 
 
 def deflated(separator: str) -> Array:

@@ -126,6 +126,7 @@ def test_what_is_no_ref_is_absent(history: History, mount: Callable[..., Mount])
         "branch/x",
         "tag/x",
         "snapshot/0000",
+        "snapshot/00000000000000000000",
         "at/yesterday",
         "at/1999-01-01",
         "view/x",

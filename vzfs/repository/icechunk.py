@@ -216,6 +216,8 @@ class IcechunkV1(_Files):
         if ref.snapshot is not None:
             wanted = normalize_id(ref.snapshot, _ID_START)
             if _ID.match(wanted):
+                if await self._storage.lacks(f"snapshots/{wanted}"):
+                    raise missing_ref("snapshot", wanted, ())
                 return wanted
             return choose_snapshot(wanted, await self._storage.names("snapshots"))
         if ref.tag is not None:

@@ -64,6 +64,17 @@ class Storage:
             raise
         return bytes(fetched.data)
 
+    async def lacks(self, key: str) -> bool:
+        """Whether the storage says that there is no object *key*, without its bytes.
+
+        False where it cannot be asked or does not say: who reads the object finds out.
+        """
+        try:
+            await self._fetcher.version(self._access.repository_object(key, 1))
+        except SourceError as error:
+            return error.kind is ErrorKind.SOURCE_VANISHED
+        return False
+
     def place(self, key: str) -> str:
         """Return where the object *key* lies, for people."""
         return str(self._access.repository.join(key))
