@@ -11,13 +11,13 @@ import trio
 from trio.testing import MockClock
 
 from tests.fakes import FakeSource
-from vzfs import control, filesystem, mount
+from vzfs import control, mount
 from vzfs.access import Access
 from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.control import Kind, Place
 from vzfs.errors import ErrorKind, MountError, NameProblem, RepositoryError, SourceError, VzfsError
-from vzfs.filesystem import IDLE, RETRY_AFTER, Filesystem, NotLoaded, Reading, settle
+from vzfs.filesystem import IDLE, RETRY_AFTER, Filesystem, NotLoaded, Reading, filesystem, settle
 from vzfs.hierarchy.hierarchy import MAX_AT_ONCE
 from vzfs.model.location import parse_prefix
 from vzfs.model.manifest import Manifest
@@ -46,6 +46,7 @@ class FakeRepository:
     def __init__(self) -> None:
         self.branches = {"main": "S0"}
         self.tags = {f"t{i}": f"S{i}" for i in range(400)}
+        self.written: dict[str, int] = {}
         self.error: VzfsError | None = None
         self.asked = 0
         self.read = 0
@@ -71,6 +72,9 @@ class FakeRepository:
 
     async def history(self, snapshot_id: str) -> AsyncIterator[SnapshotInfo]:
         yield SnapshotInfo(snapshot_id, None, 1_500, "", {})
+
+    def written_at(self, snapshot_id: str) -> int | None:
+        return self.written.get(snapshot_id)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         await trio.lowlevel.checkpoint()
@@ -212,6 +216,82 @@ async def test_who_is_in_its_control_directory_keeps_a_hierarchy(
         fs.idle()
         await trio.sleep(IDLE)
     assert await document(fs, await look_up(fs, "stored-v3", views)) == b'{"id": "S1"}'
+
+
+async def test_to_look_at_all_snapshots_opens_none(
+    repository: FakeRepository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more snapshots than may be open, names and times are given without reading one; what is in one opens it."""
+    monkeypatch.setattr(filesystem, "MAX_OPEN", 3)
+    repository.written = {id_: 1_000 + n for n, id_ in enumerate(repository.tags.values())}
+    fs = mounted(repository)
+    tags = await look_up(fs, ".vzfs/tag")
+    found = {name: await look_up(fs, name, tags) for name in repository.tags}
+    for name, inode in found.items():
+        assert fs.attrs(inode).is_dir
+        assert fs.written_at(inode) == repository.written[repository.tags[name]]
+        assert fs.path(inode) == f"/.vzfs/tag/{name}"
+        with pytest.raises(NameProblem) as caught:
+            fs.xattr(inode, "system.posix_acl_access")
+        assert caught.value.kind is ErrorKind.NO_SUCH_ATTRIBUTE
+    assert len(set(found.values())) == len(repository.tags)
+    assert (repository.read, fs.statistics().open) == (0, 1)
+    assert await document(fs, found["t7"]) == b'{"id": "S7"}'
+    assert await settle(fs.xattr, found["t8"], "user.vzfs.snapshot") == "S8"
+    with pytest.raises(NameProblem) as caught:
+        await fs.cached(found["t8"])
+    assert caught.value.kind is ErrorKind.NO_SUCH_ATTRIBUTE
+    assert (repository.read, fs.statistics().open) == (2, 3)
+    assert fs.written_at(found["t7"]) == repository.written["S7"]
+    with pytest.raises(MountError) as full:
+        await settle(fs.children, found["t9"], 0)
+    assert full.value.kind is ErrorKind.TOO_MANY_OPEN
+    assert await look_up(fs, "t9", tags) == found["t9"]
+
+
+async def test_what_cannot_be_opened_has_a_name_and_fails(
+    repository: FakeRepository, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A snapshot that cannot be read is there, what is in it fails and is not tried each time, and it comes back."""
+    repository.written["S1"] = 5
+    fs = mounted(repository)
+    read = repository.snapshot
+
+    async def fail(snapshot_id: str) -> Snapshot:
+        await read(snapshot_id)
+        raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "nobody answers")
+
+    monkeypatch.setattr(repository, "snapshot", fail)
+    tag = await look_up(fs, ".vzfs/tag/t1")
+    for _ in range(3):
+        with pytest.raises(SourceError):
+            await look_up(fs, "zarr.json", tag)
+    assert repository.read == 1
+    monkeypatch.setattr(repository, "snapshot", read)
+    await trio.sleep(RETRY_AFTER)
+    assert await document(fs, tag) == b'{"id": "S1"}'
+
+
+async def test_what_was_only_looked_at_ends_when_it_is_forgotten(
+    repository: FakeRepository, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name without an open hierarchy is named to the kernel when nobody uses it, and there is an end to such names."""
+    monkeypatch.setattr(filesystem, "MAX_HELD", 3)
+    repository.written = {"S1": 1, "S2": 2, "S3": 3}
+    fs = mounted(repository)
+    found = [await look_up(fs, f".vzfs/tag/t{i}") for i in (1, 2)]
+    with pytest.raises(MountError) as caught:
+        await look_up(fs, ".vzfs/tag/t3")
+    assert caught.value.kind is ErrorKind.TOO_MANY_OPEN
+    fs.idle()
+    await trio.sleep(RETRY_AFTER)
+    tags = control.number_of(Place(0, Kind.TAG))
+    assert fs.idle() == [(tags, "t1"), (tags, "t2")]
+    fs.forgotten(found[0], 1)
+    with pytest.raises(NameProblem) as stale:
+        fs.attrs(found[0])
+    assert stale.value.kind is ErrorKind.STALE_INODE
+    assert await look_up(fs, ".vzfs/tag/t3")
 
 
 async def test_there_is_an_end_to_what_is_open(

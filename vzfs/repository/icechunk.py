@@ -160,6 +160,11 @@ class IcechunkV2(_Files):
         tip = self._named("branch", ref.branch or DEFAULT_BRANCH, self._info.branches)
         return tip if ref.as_of is None else await latest_by(self.history(tip), ref.as_of)
 
+    def written_at(self, snapshot_id: str) -> int | None:
+        """Return when a snapshot was written (nanoseconds), as the repository has it."""
+        found = self._snapshots.get(snapshot_id)
+        return None if found is None else found.written_at
+
     def _named(self, kind: str, name: str, known: Mapping[str, str]) -> str:
         if name not in known:
             raise missing_ref(kind, name, known)
@@ -248,6 +253,10 @@ class IcechunkV1(_Files):
                 snapshot.metadata,
             )
             following = snapshot.parent
+
+    def written_at(self, snapshot_id: str) -> int | None:
+        """Return None: a snapshot's own file says when it was written."""
+        return None
 
     async def _target(self, key: str) -> str | None:
         data = await self._storage.get(key, MAX_REF_SIZE)

@@ -61,6 +61,9 @@ class Repository(Protocol):
     def history(self, snapshot_id: str) -> AsyncGenerator[SnapshotInfo]:
         """Yield the snapshot and its ancestors, newest first."""
 
+    def written_at(self, snapshot_id: str) -> int | None:
+        """Return when a snapshot was written (nanoseconds), None if its own file alone says so."""
+
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Read one snapshot."""
 

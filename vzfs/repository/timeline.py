@@ -44,6 +44,7 @@ class Timeline:
         self._openings: Flights[str, Checkout] = Flights()
         self._checkouts: weakref.WeakValueDictionary[str, Checkout] = weakref.WeakValueDictionary()
         self._checkouts[checkout.snapshot.id] = checkout
+        self._written: dict[str, int] = {}
 
     async def current(self, fresh: float = FRESH) -> Repository:
         """Return the repository as it was at most *fresh* seconds ago. Raises VzfsError."""
@@ -59,6 +60,8 @@ class Timeline:
 
     async def resolve(self, ref: RefSpec, fresh: float = FRESH) -> str:
         """Return the id of the snapshot that *ref* asks for. Raises VzfsError."""
+        if ref.snapshot is not None and ref.snapshot in self._written:
+            return ref.snapshot  # it was listed, and never changes
         return await (await self.current(fresh)).resolve(ref)
 
     async def refs(self) -> Refs:
@@ -75,7 +78,13 @@ class Timeline:
                 found.append(info)
                 if len(found) == MAX_HISTORY:
                     break
+        self._written = {info.id: info.written_at for info in found}
         return found
+
+    def written_at(self, snapshot_id: str) -> int | None:
+        """Return when a snapshot was written (nanoseconds), None if nothing that was read says so."""
+        found = self._written.get(snapshot_id)
+        return self._repository.written_at(snapshot_id) if found is None else found
 
     async def check_out(self, snapshot_id: str, ref: RefSpec) -> Checkout:
         """Return the checkout of a snapshot, which is read if nobody shows it. Raises VzfsError."""

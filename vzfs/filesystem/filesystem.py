@@ -1,8 +1,9 @@
 """What FUSE asks, answered without FUSE: one hierarchy at the root, and others below `.vzfs`.
 
-Each hierarchy has an epoch of inode numbers, so that a number says which one it is about. One is
-opened when its name is looked up, and ended when the kernel has forgotten all of its inodes, which
-it is asked to do where nobody has used them for a while. Number 1 is the root of whichever
+Each hierarchy has an epoch of inode numbers, so that a number says which one it is about. It has one
+from when its name is looked up, and is opened when something in it is asked for: to list all snapshots
+with their times opens none. It ends when the kernel has forgotten all of its inodes, which it is asked
+to do where nobody has used them for a while. Number 1 is the root of whichever
 hierarchy is at the root now: `move` puts another one there, in one step. Those who have anything of
 the one before open keep it.
 
@@ -12,7 +13,7 @@ the one before open keep it.
 import dataclasses
 import functools
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import trio
@@ -21,10 +22,13 @@ from vzfs import control
 from vzfs.access import Access
 from vzfs.control import Kind, Place
 from vzfs.errors import ErrorKind, MountError, NameProblem, VzfsError
+from vzfs.filesystem.held import Held, Key, Wanted
+from vzfs.filesystem.known import FRESH, Known
+from vzfs.filesystem.names import Names
 from vzfs.flights import Flights
 from vzfs.hierarchy import (
     CACHED,
-    MAX_NAME,
+    XATTR_PREFIX,
     Attrs,
     Child,
     Hierarchy,
@@ -33,41 +37,26 @@ from vzfs.hierarchy import (
     Run,
     Totals,
     check_length,
-    nbytes_of,
     no_attribute,
     settle,
 )
-from vzfs.model.moment import format_microseconds
 from vzfs.model.snapshot import RefSpec
 from vzfs.repository import Checkout, Timeline
 from vzfs.tree.inodes import EPOCH_BITS, epoch_of, first_of
 from vzfs.views.presentation import Presentation
 from vzfs.views.view import ALL, View, ViewName
 
-__all__ = [
-    "CACHED",
-    "MAX_NAME",
-    "Attrs",
-    "Filesystem",
-    "NotLoaded",
-    "Reading",
-    "Run",
-    "settle",
-]
-
 ROOT: Final = first_of(0)
 FOREVER: Final = 10 * 365 * 86400
 """Seconds that the kernel may keep what it was told: a snapshot does not change."""
 PASSING: Final = 1
 """Seconds that the kernel may keep names in control directories: refs come and go."""
-FRESH: Final = 5.0
-"""Seconds for which a ref that was looked up is not looked up again."""
-RETRY_AFTER: Final = 5.0
-"""Seconds for which what could not be opened or listed is not tried again."""
 IDLE: Final = 300.0
 """Seconds after which a hierarchy below `.vzfs` that nobody uses is ended."""
 MAX_OPEN: Final = 256
 """Hierarchies that are open at a time, those included that only open files keep."""
+MAX_HELD: Final = 20_000
+"""Hierarchies of which the kernel has at least the name."""
 MAX_NODES: Final = 400_000
 """Nodes of all of them together, if there are more than two: about 1 GB."""
 MAX_BUILDING: Final = 2
@@ -79,9 +68,6 @@ _GONE: Final = frozenset(
 )
 """Kinds of errors that say that a ref does not exist."""
 
-type _Key = tuple[int, str]
-"""A control directory's number, and a name in it."""
-
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class FilesystemStatistics:
@@ -90,48 +76,6 @@ class FilesystemStatistics:
     opened: int
     moves: int
     open: int
-
-
-class _Held:
-    """A hierarchy, how often the kernel has its inodes, and where it lies.
-
-    *uses* counts requests, so that it is seen whether there were any since it was looked for some.
-    """
-
-    __slots__ = ("first", "hierarchy", "idle_since", "key", "lookups", "seen", "uses", "written_at")
-
-    def __init__(self, hierarchy: Hierarchy, key: _Key | None) -> None:
-        self.hierarchy = hierarchy
-        self.key = key
-        self.first = first_of(hierarchy.epoch)
-        self.written_at = hierarchy.checkout.snapshot.written_at
-        self.lookups = 0
-        self.uses = 0
-        self.seen = 0
-        self.idle_since: float | None = None
-
-    def is_idle(self, patience: float) -> bool:
-        """Whether nobody has used it for *patience* seconds."""
-        if self.uses != self.seen or self.idle_since is None:
-            return False
-        return trio.current_time() >= self.idle_since + patience
-
-
-class _Known[T]:
-    """What was found out of something that may change, or why not, and since when."""
-
-    __slots__ = ("at", "error", "value")
-
-    def __init__(self, value: T | None, error: VzfsError | None = None) -> None:
-        self.value = value
-        self.error = error
-        self.at = trio.current_time()
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether it counts still."""
-        lasts = FRESH if self.error is None else RETRY_AFTER
-        return trio.current_time() < self.at + lasts
 
 
 class Filesystem:
@@ -157,69 +101,97 @@ class Filesystem:
         self._is_following = is_following
         self._ref = checkout.ref
         self._epochs = itertools.cycle(range(1, control.EPOCH))
-        self._held: dict[int, _Held] = {}
-        self._opened_at: dict[_Key, tuple[_Held, str, float]] = {}
-        self._failed: dict[_Key, _Known[None]] = {}
-        self._listed: dict[Kind, _Known[Sequence[str]]] = {}
+        self._held: dict[int, Held] = {}
+        self._opened_at: dict[Key, tuple[Held, str, float]] = {}
+        self._failed: dict[Key, Known[None]] = {}
+        self._names = None if timeline is None else Names(timeline, checkout.ref)
         self._flights: Flights[object, None] = Flights()
         self._building = trio.CapacityLimiter(MAX_BUILDING)
         self._opened = self._moves = 0
-        self._root = self._hold(self._present(checkout, self.view, self._ref, 0), None)
+        self._root = self._hold(_wanted_of(checkout, self.view, self._ref), 0, None)
+        self._give(self._root, self._present(checkout, self._root))
 
     def statistics(self) -> FilesystemStatistics:
         """Return the counts so far."""
-        return FilesystemStatistics(self._opened, self._moves, len(self._held))
+        return FilesystemStatistics(self._opened, self._moves, len(self._open_ones()))
+
+    def _open_ones(self) -> Sequence[Hierarchy]:
+        return [held.hierarchy for held in self._held.values() if held.hierarchy is not None]
 
     @property
     def root(self) -> Hierarchy:
         """The hierarchy at the root."""
-        return self._root.hierarchy
+        return self._root.opened
 
     @property
     def snapshot_id(self) -> str:
         """The snapshot at the root."""
         return self.root.checkout.snapshot.id
 
-    def _present(self, checkout: Checkout, view: View, ref: RefSpec, epoch: int) -> Hierarchy:
+    def _present(self, checkout: Checkout, held: Held) -> Hierarchy:
+        snapshot, view = checkout.snapshot, held.wanted.view
         if view.name is ViewName.DECODED and self._decodable is not None:
-            presentation = Presentation(checkout.snapshot, view, self._decodable())
+            presentation = Presentation(snapshot, view, self._decodable())
         else:
-            presentation = Presentation(checkout.snapshot, view)
-        return Hierarchy(checkout, presentation, self._reading, ref, epoch)
+            presentation = Presentation(snapshot, view)
+        return Hierarchy(checkout, presentation, self._reading, held.wanted.ref, held.epoch)
 
-    def _hold(self, hierarchy: Hierarchy, key: _Key | None) -> _Held:
-        held = self._held[hierarchy.epoch] = _Held(hierarchy, key)
-        self._opened += 1
+    def _hold(self, wanted: Wanted, epoch: int, key: Key | None) -> Held:
+        held = self._held[epoch] = Held(wanted, epoch, key)
         return held
 
-    async def _build(self, checkout: Checkout, view: View, ref: RefSpec, key: _Key | None) -> _Held:
+    def _give(self, held: Held, hierarchy: Hierarchy) -> None:
+        held.hierarchy = hierarchy
+        self._opened += 1
+
+    def _next_epoch(self) -> int:
+        """Return an epoch for one more hierarchy. Raises MountError if there are too many."""
+        if len(self._held) >= MAX_HELD:
+            raise MountError(
+                ErrorKind.TOO_MANY_OPEN,
+                f"{len(self._held)} snapshots and views are known to the kernel, and no more can be",
+                advice="look at fewer names below .vzfs at a time",
+            )
+        return next(epoch for epoch in self._epochs if epoch not in self._held)
+
+    async def _build(self, checkout: Checkout, view: View, ref: RefSpec, key: Key | None) -> Held:
+        """Hold a hierarchy that is open from the beginning. Raises VzfsError."""
+        held = Held(_wanted_of(checkout, view, ref), self._next_epoch(), key)
+        await self._open(held, checkout)
+        self._held[held.epoch] = held
+        return held
+
+    async def _open(self, held: Held, checkout: Checkout) -> None:
         """Open a hierarchy, in a thread: of thousands of nodes it takes long. Raises VzfsError."""
         self._check_room(checkout)
-        epoch = next(epoch for epoch in self._epochs if epoch not in self._held)
-        build = functools.partial(self._present, checkout, view, ref, epoch)
+        build = functools.partial(self._present, checkout, held)
         hierarchy = await trio.to_thread.run_sync(
             build, limiter=self._building, abandon_on_cancel=True
         )
         self._check_room(checkout)
-        return self._hold(hierarchy, key)
+        self._give(held, hierarchy)
 
     def _check_room(self, checkout: Checkout) -> None:
         """Raise MountError if too much is open for *checkout* to be opened."""
+        open_ones = self._open_ones()
         nodes = len(checkout.snapshot.nodes)
-        nodes += sum(len(held.hierarchy.presentation) for held in self._held.values())
-        if len(self._held) >= MAX_OPEN or (nodes > MAX_NODES and len(self._held) > 1):
+        nodes += sum(len(hierarchy.presentation) for hierarchy in open_ones)
+        if len(open_ones) >= MAX_OPEN or (nodes > MAX_NODES and len(open_ones) > 1):
             raise MountError(
                 ErrorKind.TOO_MANY_OPEN,
-                f"{len(self._held)} snapshots and views are in use, and no more can be",
+                f"{len(open_ones)} snapshots and views are in use, and no more can be",
                 advice="close files below .vzfs, or leave its directories",
             )
 
     # -- which hierarchy -----------------------------------------------------------------------
 
     def _of(self, inode: int) -> tuple[Hierarchy, int]:
-        """Return the hierarchy of an inode, and its number there. Raises NameProblem for one that has ended."""
+        """Return the hierarchy of an inode, and its number there.
+
+        Raises NameProblem for one that has ended, NotLoaded, why it cannot be opened.
+        """
         if inode == ROOT:
-            return self._root.hierarchy, self._root.first
+            return self._root.opened, self._root.first
         found = self._held.get(inode >> EPOCH_BITS)
         if found is None:
             raise NameProblem(
@@ -229,7 +201,22 @@ class Filesystem:
                 advice="look the name up again",
             )
         found.uses += 1
-        return found.hierarchy, inode
+        if found.hierarchy is not None:
+            return found.hierarchy, inode
+        if found.failed is not None and found.failed.is_fresh and found.failed.error is not None:
+            raise found.failed.error.with_traceback(None)
+        raise NotLoaded(
+            functools.partial(self._flights.join, (found.first, ""), lambda: self._fill(found))
+        )
+
+    async def _fill(self, held: Held) -> None:
+        """Open what the kernel has the name of; whoever asks again finds it, or why that cannot be."""
+        assert self._timeline is not None  # noqa: S101 -- else there is no such directory
+        try:
+            wanted = held.wanted
+            await self._open(held, await self._timeline.check_out(wanted.snapshot_id, wanted.ref))
+        except VzfsError as error:
+            held.failed = Known(None, error)
 
     def control_name(self, hierarchy: Hierarchy) -> str:
         """Return the name of the control directory at the root of a hierarchy, "" if it has none.
@@ -279,11 +266,15 @@ class Filesystem:
             if kind is None:
                 raise _no_such_name(name)
             return _directory(control.number_of(Place(place.owner, kind)))
-        return _directory(first_of(self._open(parent, place, name).epoch))
+        return _directory(self._find(parent, place, name).first)
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
         if inode >= control.FIRST and control.place_of(inode) is not None:
+            return _directory(inode)
+        held = self._held.get(inode >> EPOCH_BITS)
+        if held is not None and inode == held.first:
+            held.uses += 1
             return _directory(inode)
         hierarchy, number = self._of(inode)
         return hierarchy.attrs(number)
@@ -291,36 +282,37 @@ class Filesystem:
     def written_at(self, inode: int) -> int | None:
         """Return when what an inode shows was written (nanoseconds), None where it changes all the time."""
         held = self._root if inode == ROOT else self._held.get(inode >> EPOCH_BITS)
-        return None if held is None else held.written_at
+        return None if held is None else held.wanted.written_at
 
     def path(self, inode: int) -> str:
         """Return the path of an inode below the root, for people."""
         place = control.place_of(inode)
         if place is not None:
             return f"/{control.NAME}/{place.kind.name.lower()}"
-        try:
-            hierarchy, number = self._of(inode)
-        except VzfsError:
+        held = self._root if inode == ROOT else self._held.get(inode >> EPOCH_BITS)
+        if held is None:
             return f"inode {inode}"
-        path = hierarchy.path(number)
-        if hierarchy is self.root:
+        path = ""
+        if held.hierarchy is not None:
+            path = held.hierarchy.path(held.first if inode == ROOT else inode)
+        if held is self._root:
             return path
-        about = self._held[hierarchy.epoch].key
+        about = held.key
         if about is None:
-            return f"{path} of snapshot {hierarchy.checkout.snapshot.id}"
+            return f"{path} of snapshot {held.wanted.snapshot_id}"
         folder = control.place_of(about[0])
         kind = "" if folder is None else folder.kind.name.lower()
         return f"/{control.NAME}/{kind}/{about[1]}{path}"
 
     # -- hierarchies below the control directory -----------------------------------------------
 
-    def _open(self, parent: int, place: Place, name: str) -> Hierarchy:
-        """Return the hierarchy of *name* in a control directory. Raises NameProblem, NotLoaded, why it cannot be opened."""
+    def _find(self, parent: int, place: Place, name: str) -> Held:
+        """Return what *name* leads to in a control directory. Raises NameProblem, NotLoaded, why that is not known."""
         key = parent, name
         opened = self._opened_at.get(key)
         if opened is not None and self._counts(place, *opened):
             opened[0].uses += 1
-            return opened[0].hierarchy
+            return opened[0]
         failed = self._failed.get(key)
         if failed is not None and failed.is_fresh and failed.error is not None:
             if failed.error.kind in _GONE:
@@ -333,11 +325,11 @@ class Filesystem:
             functools.partial(self._flights.join, key, lambda: self._load(key, *wanted))
         )
 
-    def _counts(self, place: Place, held: _Held, snapshot_id: str, since: float) -> bool:
+    def _counts(self, place: Place, held: Held, snapshot_id: str, since: float) -> bool:
         """Whether a hierarchy that was opened is still what its name means."""
         if place.kind is Kind.VIEW:
             owner = self._root if place.owner == 0 else self._held.get(place.owner)
-            return owner is not None and owner.hierarchy.checkout.snapshot.id == snapshot_id
+            return owner is not None and owner.wanted.snapshot_id == snapshot_id
         if place.kind in {Kind.TAG, Kind.SNAPSHOT}:
             return True
         return trio.current_time() < since + FRESH
@@ -357,26 +349,35 @@ class Filesystem:
             if view is None:
                 return None
             view = view._replace(consolidated=self.view.consolidated)
-            return owner.hierarchy.ref, view, owner.hierarchy.checkout.snapshot.id
+            return owner.wanted.ref, view, owner.wanted.snapshot_id
         ref = control.ref_of(place.kind, name, self._ref.branch)
         return None if ref is None else (ref, self.view, None)
 
-    async def _load(self, key: _Key, ref: RefSpec, view: View, snapshot_id: str | None) -> None:
-        """Open what a name means; whoever asks again finds it, or why it could not be opened."""
+    async def _load(self, key: Key, ref: RefSpec, view: View, snapshot_id: str | None) -> None:
+        """Hold what a name means; whoever asks again finds it, or why that is not known.
+
+        Where the snapshot's own file alone says when it was written, it is opened.
+        """
         assert self._timeline is not None  # noqa: S101 -- else there is no such directory
         try:
+            written_at = None
             if snapshot_id is None:
                 snapshot_id = await self._timeline.resolve(ref)
+                written_at = self._timeline.written_at(snapshot_id)
             opened = self._opened_at.get(key)
-            if opened is not None and opened[1] == snapshot_id and _is(opened[0], view):
+            if opened is not None and opened[1] == snapshot_id and opened[0].wanted.view == view:
                 self._opened_at[key] = opened[0], snapshot_id, trio.current_time()
                 return
-            checkout = await self._timeline.check_out(snapshot_id, ref)
-            held = await self._build(checkout, view, ref, key)
+            if written_at is None:
+                checkout = await self._timeline.check_out(snapshot_id, ref)
+                held = await self._build(checkout, view, ref, key)
+            else:
+                wanted = Wanted(snapshot_id, ref, view, written_at)
+                held = self._hold(wanted, self._next_epoch(), key)
         except VzfsError as error:
             if len(self._failed) >= MAX_OPEN:
                 self._failed.clear()
-            self._failed[key] = _Known(None, error)
+            self._failed[key] = Known(None, error)
             return
         # What was open before may have ended meanwhile.
         before = self._opened_at.get(key)
@@ -397,7 +398,7 @@ class Filesystem:
             held.lookups -= count
             self._end_if_forgotten(held)
 
-    def _holder(self, inode: int) -> _Held | None:
+    def _holder(self, inode: int) -> Held | None:
         """Return what has to stay as long as the kernel has an inode.
 
         The mount's own control directories need none: the root is whatever it is.
@@ -407,7 +408,7 @@ class Filesystem:
             return self._held.get(epoch_of(inode))
         return self._held.get(place.owner) if place.owner else None
 
-    def _end_if_forgotten(self, held: _Held) -> None:
+    def _end_if_forgotten(self, held: Held) -> None:
         """End a hierarchy that the kernel has nothing of, if it lies nowhere any more."""
         if held.lookups > 0 or held is self._root:
             return
@@ -417,19 +418,20 @@ class Filesystem:
                 if not held.is_idle(self._patience):
                     return  # its name was looked up, and is on its way to the kernel
                 del self._opened_at[held.key]
-        del self._held[held.hierarchy.epoch]
+        del self._held[held.epoch]
 
     @property
     def _patience(self) -> float:
         """Seconds without a use after which a hierarchy ends; where many are open, it is next looked for some."""
-        return IDLE if len(self._held) <= MAX_OPEN // 2 else 0
+        are_few = len(self._held) <= MAX_HELD // 2 and len(self._open_ones()) <= MAX_OPEN // 2
+        return IDLE if are_few else 0
 
-    def idle(self) -> list[_Key]:
+    def idle(self) -> list[Key]:
         """End what nobody uses, and return the names that the kernel is to forget for it.
 
         Of a hierarchy that was at the root the kernel may have any name, until it looks that up again.
         """
-        found: dict[_Key, None] = {}
+        found: dict[Key, None] = {}
         for held in list(self._held.values()):
             if held is self._root:
                 continue
@@ -439,7 +441,7 @@ class Filesystem:
                 if held.lookups > 0 and held.key is not None:
                     found[held.key] = None
                 elif held.lookups > 0:
-                    names = itertools.chain(_DOCUMENTS, ["c"], held.hierarchy.child_names())
+                    names = itertools.chain(_DOCUMENTS, ["c"], held.opened.child_names())
                     found |= dict.fromkeys((ROOT, name) for name in names)
                 self._end_if_forgotten(held)
         return list(found)
@@ -493,8 +495,8 @@ class Filesystem:
                 advice="list it again",
             )
         held.uses += 1
-        base = held.hierarchy.epoch << EPOCH_BITS
-        lines = held.hierarchy.children(first_of(held.hierarchy.epoch), after)
+        base = held.epoch << EPOCH_BITS
+        lines = held.opened.children(held.first, after)
         return (line._replace(position=base + line.position) for line in lines)
 
     def run(self, inode: int, after: int, count: int) -> Run | None:
@@ -505,40 +507,12 @@ class Filesystem:
         return hierarchy.run(number, after, count)
 
     def _control_names(self, place: Place, after: int) -> Sequence[str]:
-        """Return the names in a control directory; a listing under way goes on in the names that it began with."""
+        """Return the names in a control directory. Raises NotLoaded, why they are not known."""
         if place.kind is Kind.CONTROL:
             return list(control.folders_of(place.owner))
-        if place.kind is Kind.VIEW:
+        if place.kind is Kind.VIEW or self._names is None:
             return [str(view) for view in ALL]
-        known = self._listed.get(place.kind)
-        if known is None or not (known.is_fresh or (after and known.error is None)):
-            load: Callable[[], Awaitable[object]] = functools.partial(
-                self._flights.join, place.kind, lambda: self._list(place.kind)
-            )
-            raise NotLoaded(load)
-        if known.error is not None:
-            raise known.error.with_traceback(None)
-        return known.value or ()
-
-    async def _list(self, kind: Kind) -> None:
-        """Find out what there is of a kind; whoever asks again finds it, or why it is not known."""
-        assert self._timeline is not None  # noqa: S101 -- else there is no such directory
-        try:
-            if kind in {Kind.BRANCH, Kind.TAG}:
-                refs = await self._timeline.refs()
-                found = refs.branches if kind is Kind.BRANCH else refs.tags
-                names = sorted(map(control.encode_ref, found))
-            else:
-                history = await self._timeline.history(self._ref)
-                if kind is Kind.SNAPSHOT:
-                    names = [info.id for info in history]
-                else:
-                    names = [format_microseconds(info.written_at) for info in history]
-        except VzfsError as error:
-            self._listed[kind] = _Known(None, error)
-        else:
-            fitting = [n for n in names if control.is_name(n) and nbytes_of(n) <= MAX_NAME]
-            self._listed[kind] = _Known(list(dict.fromkeys(fitting)))
+        return self._names.of(place.kind, after)
 
     # -- bytes ---------------------------------------------------------------------------------
 
@@ -589,7 +563,7 @@ class Filesystem:
         """
         try:
             hierarchy, number = self._of(inode)
-        except VzfsError:
+        except (VzfsError, NotLoaded):
             return False
         return await hierarchy.reads_as_under(before, number)
 
@@ -616,7 +590,7 @@ class Filesystem:
 
     def xattr(self, inode: int, name: str) -> str:
         """Return an extended attribute, other than `CACHED`. Raises NameProblem, NotLoaded."""
-        if control.place_of(inode) is not None:
+        if control.place_of(inode) is not None or not name.startswith(XATTR_PREFIX):
             raise no_attribute(name)
         hierarchy, number = self._of(inode)
         return hierarchy.xattr(number, name)
@@ -625,7 +599,7 @@ class Filesystem:
         """Return the attribute `CACHED` of a chunk, without a request to its source. Raises NameProblem."""
         if control.place_of(inode) is not None:
             raise no_attribute(CACHED)
-        hierarchy, number = self._of(inode)
+        hierarchy, number = await settle(self._of, inode)
         return await hierarchy.cached(number)
 
 
@@ -633,8 +607,8 @@ def _directory(inode: int) -> Attrs:
     return Attrs(inode, is_dir=True, size=0)
 
 
-def _is(held: _Held, view: View) -> bool:
-    return held.hierarchy.presentation.view == view
+def _wanted_of(checkout: Checkout, view: View, ref: RefSpec) -> Wanted:
+    return Wanted(checkout.snapshot.id, ref, view, checkout.snapshot.written_at)
 
 
 def _no_such_name(name: str) -> NameProblem:
