@@ -1,8 +1,9 @@
 """The refs of a repository, and choosing among snapshots."""
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import Final
 
 from vzfs.errors import ErrorKind, RepositoryError
@@ -62,16 +63,17 @@ def normalize_id(text: str, pattern: re.Pattern[str]) -> str:
     return wanted
 
 
-async def latest_by(history: AsyncIterator[SnapshotInfo], moment: int) -> str:
+async def latest_by(history: AsyncGenerator[SnapshotInfo], moment: int) -> str:
     """Return the id of the newest snapshot of *history* written by *moment* (nanoseconds).
 
     Raises RepositoryError if the whole history is younger.
     """
     oldest = None
-    async for info in history:
-        if info.written_at <= moment:
-            return info.id
-        oldest = info.written_at
+    async with contextlib.aclosing(history):
+        async for info in history:
+            if info.written_at <= moment:
+                return info.id
+            oldest = info.written_at
     first = "" if oldest is None else f"its history begins at {format_time(oldest)}"
     raise RepositoryError(
         ErrorKind.REF_NOT_FOUND,
