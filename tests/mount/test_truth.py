@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 import pytest
@@ -22,6 +22,7 @@ from moto.server import ThreadedMotoServer
 
 from tests.conftest import REPOSITORIES
 from tests.mount.conftest import Mount
+from vzfs import control
 
 type Digest = Callable[[Any], str]
 
@@ -101,26 +102,49 @@ def truth_of(data: Path, name: str) -> dict[str, Any]:
     return json.loads((data / "truth" / "icechunk" / f"{name}.json").read_text())
 
 
-@pytest.mark.parametrize("name", REPOSITORIES)
-def test_every_ref_of_every_real_repository_equals_its_truth(
-    name: str,
+class Real(NamedTuple):
+    """A real repository, mounted at its first branch, and what is true of it."""
+
+    name: str
+    root: Path
+    truth: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=REPOSITORIES, name="real")
+def _real(
+    request: pytest.FixtureRequest,
     data: Path,
     copy: Path,
     s3: str,
-    truthlib: ModuleType,
-    mount: Callable[..., Mount],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Real]:
+    truth = truth_of(data, request.param)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "any")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+        options = ["--no-cache", "--branch", next(iter(truth["branches"]))]
+        options += options_for(request.param, copy, s3)
+        mounted = Mount(tmp_path_factory.mktemp("real"), copy / truth["path"], *options)
+    try:
+        yield Real(request.param, mounted.path, truth)
+        mounted.end()
+    finally:
+        mounted.tear_down()
+
+
+def test_every_ref_of_every_real_repository_equals_its_truth(
+    real: Real, truthlib: ModuleType
 ) -> None:
     """At every branch and tag, names, lengths, bytes and values are the snapshot's, all and only."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    truth = truth_of(data, name)
-    refs = [("--branch", *pair) for pair in truth["branches"].items()]
-    refs += [("--tag", *pair) for pair in truth["tags"].items()]
-    for option, ref, snapshot in refs:
-        mounted = mount(copy / truth["path"], option, ref, *options_for(name, copy, s3))
+    truth, root = real.truth, real.root
+    first, *others = truth["branches"]
+    places = [(root, truth["branches"][first])]
+    for kind, names in (("branch", others), ("tag", truth["tags"])):
+        known = truth["tags" if kind == "tag" else "branches"]
+        places += [(root / ".vzfs" / kind / control.encode_ref(n), known[n]) for n in names]
+    for place, snapshot in places:
         expected = truth["snapshots"][snapshot]
-        files = files_below(mounted.path)
+        files = files_below(place)
         assert sorted(files) == sorted(expected["keys"])
         for key, (length, digest) in expected["keys"].items():
             assert files[key].stat().st_size == length, key
@@ -130,34 +154,22 @@ def test_every_ref_of_every_real_repository_equals_its_truth(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             digest = functools.partial(sha256_of, truthlib)
-            assert read_with_zarr(mounted.path, values, digest) == values
+            assert read_with_zarr(place, values, digest) == values
             for read in (read_with_xarray, read_with_tensorstore):
-                found = read(mounted.path, nodes, digest)
+                found = read(place, nodes, digest)
                 assert found == {path: values[path] for path in found}
                 assert found.keys() == (readable_by(read, nodes) & values.keys())
 
 
-@pytest.mark.parametrize("name", REPOSITORIES)
 def test_every_view_of_every_real_repository_has_its_values(
-    name: str,
-    data: Path,
-    copy: Path,
-    s3: str,
-    truthlib: ModuleType,
-    mount: Callable[..., Mount],
-    monkeypatch: pytest.MonkeyPatch,
+    real: Real, truthlib: ModuleType
 ) -> None:
     """In any view an array has the values of the truth, or is left out with a reason; what TensorStore opens, too."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
-    truth = truth_of(data, name)
-    (branch, snapshot), *_ = truth["branches"].items()
-    mounted = mount(copy / truth["path"], "--branch", branch, *options_for(name, copy, s3))
-    expected = truth["snapshots"][snapshot]
+    expected = real.truth["snapshots"][next(iter(real.truth["branches"].values()))]
     values = {n["path"]: n["values"]["sha256"] for n in expected["nodes"] if "values" in n}
     digest = functools.partial(sha256_of, truthlib)
-    view = VIEWS[REPOSITORIES.index(name) % len(VIEWS)]
-    root = mounted.path / ".vzfs" / "view" / view
+    view = VIEWS[REPOSITORIES.index(real.name) % len(VIEWS)]
+    root = real.root / ".vzfs" / "view" / view
     shown = [path for path in values if (root / path.lstrip("/")).exists()]
     assert view.startswith("portable-v3") <= (shown == list(values))
     with warnings.catch_warnings():

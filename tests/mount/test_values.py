@@ -16,6 +16,7 @@ import pytest
 import tensorstore
 import xarray
 import zarr
+from click.testing import CliRunner
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr import open_virtual_dataset
 from virtualizarr.parsers import HDFParser
@@ -32,6 +33,7 @@ from tests.mount.repositories import (
     open_for_writing,
     patch_payload,
 )
+from vzfs.cli.showing import info
 
 GRID = np.arange(4 * 6, dtype="f4").reshape(4, 6)
 CODECS = {
@@ -377,7 +379,10 @@ def _history(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 def test_each_way_to_name_a_snapshot_shows_that_snapshot(
     history: History, mount: Callable[..., Mount]
 ) -> None:
-    """--branch, --tag, --snapshot (in full, or by a unique beginning, in either case) and --as-of choose the snapshot."""
+    """--branch, --tag, --snapshot (in full, or by a unique beginning, in either case) and --as-of choose the snapshot.
+
+    They mean the same to every command: `vzfs info` tells of all of them, and some are mounted.
+    """
     ids, times = history.snapshots, history.times
     unique = next(
         ids[2][:n]
@@ -397,6 +402,14 @@ def test_each_way_to_name_a_snapshot_shows_that_snapshot(
         ("--branch", "dev", "--as-of", times[2].isoformat()): 2,
     }
     for options, value in cases.items():
+        said = CliRunner().invoke(info, [str(history.path), "--json", *options])
+        assert json.loads(said.stdout)["snapshot"] == ids[value], options
+    for options in (
+        (),
+        ("--snapshot", unique),
+        ("--branch", "dev", "--as-of", times[2].isoformat()),
+    ):
+        value = cases[options]
         mounted = mount(history.path, *options)
         assert read(mounted.path / "a/c/0") == bytes([value] * 2), options
         assert xattrs(mounted.path)["snapshot"] == ids[value]
