@@ -241,6 +241,18 @@ class Hierarchy:
             raise NotLoaded(functools.partial(refs.load, prefix))
         return refs
 
+    def _named_refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
+        """Return the chunk refs of an array, which know what is in the directory of *prefix*. Raises NotLoaded."""
+        refs = self._all_refs(node)
+        if not refs.has_names(prefix):
+            raise NotLoaded(functools.partial(refs.load_names, prefix))
+        return refs
+
+    def _listed_refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
+        """Return the chunk refs of an array, which know all lines of a directory. Raises NotLoaded."""
+        is_leaf = len(prefix) + 1 == len(self._tree.array(node).grid.shape)
+        return self._refs(node, prefix) if is_leaf else self._named_refs(node, prefix)
+
     def _all_refs(self, node: int) -> ArrayRefs:
         """Return the chunk refs of an array, which depend on no view. Raises as `Tree.array` does."""
         self._tree.array(node)
@@ -284,28 +296,33 @@ class Hierarchy:
                 keys = self._keys_of(node, after)
                 return itertools.chain(self._node_children(node, after), keys)
             case KeyDir(node, prefix):
-                refs = self._refs(node, prefix)
+                refs = self._listed_refs(node, prefix)
                 return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
 
-    def run(self, inode: int, after: int, count: int) -> Run | None:
-        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None."""
+    def run(self, inode: int, after: int, count: int, *, with_sizes: bool = True) -> Run | None:
+        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None.
+
+        Names may be known before sizes are, which are all 0 then.
+        """
         entry = self._inodes.entry(inode)
         if not isinstance(entry, KeyDir):
             return None
         first = self._inodes.first_below(entry.node, entry.prefix)
         if first is None:
             return None
-        refs = self._refs(entry.node, entry.prefix)
-        is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
+        is_leaf = len(entry.prefix) + 1 == len(self._tree.array(entry.node).grid.shape)
         begin = max(after - _FIRST_CHUNK, 0)
-        numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
-        form = self._form(entry.node)
-        if not is_leaf:
+        if is_leaf and with_sizes:
+            refs = self._refs(entry.node, entry.prefix)
+            numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
+            form = self._form(entry.node)
+            sizes = sizes if form is None else form.sizes(sizes)
+        else:
+            refs = self._named_refs(entry.node, entry.prefix)
+            numbers = refs.names_arrays(entry.prefix, begin, count)
             sizes = np.zeros_like(numbers)
-        elif form is not None:
-            sizes = form.sizes(sizes)
         return Run(numbers, sizes, first, _FIRST_CHUNK + 1, not is_leaf)
 
     def _node_children(self, node: int, after: int) -> Iterator[Child]:
@@ -336,7 +353,7 @@ class Hierarchy:
         first = max(after - _FIRST_CHUNK, 0)
         if encoding.separator == "/" and shape:
             if encoding.style is KeyStyle.V2:
-                return self._key_children(self._refs(node, ()), node, (), first)
+                return self._key_children(self._listed_refs(node, ()), node, (), first)
             if first or not self._has_any(node, ()):
                 return iter(())
             keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
