@@ -9,8 +9,8 @@ a point read finds one at once, however much is being read ahead.
 """
 
 import math
-import statistics
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -235,9 +235,9 @@ class Meter:
         if self._pace is None:
             latency, bandwidth = self._default
             if self._latencies:
-                latency = statistics.median(self._latencies)
+                latency = _median(self._latencies)
             if self._bandwidths:
-                bandwidth = statistics.median(self._bandwidths)
+                bandwidth = _median(self._bandwidths)
             self._pace = Pace(latency, bandwidth)
         return self._pace
 
@@ -251,6 +251,12 @@ class Meter:
         if count >= _BULK and seconds > 0:
             self._bandwidths.append(count / seconds)
             self._pace = None
+
+
+def _median(values: Iterable[float]) -> float:
+    """Return the median, the upper of two in the middle."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
 
 
 class Latencies:
