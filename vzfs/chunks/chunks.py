@@ -205,7 +205,12 @@ class Chunks:
             if data is not None:
                 self._counts["from_memory"] += 1
                 return data
-            arrival, order = self._arrivals.get(wanted.identity) or self._send_for_one(wanted)
+            coming = self._arrivals.get(wanted.identity)
+            if coming is None:
+                arrival, order = self._send_for_one(wanted)
+            else:
+                arrival, order = coming
+                order.haste.hurry()
             try:
                 return await arrival.reach(low, high)
             except AbandonedError:
@@ -490,6 +495,8 @@ class Chunks:
             some = [missing[i] for i in group]
             part = self._send_for([w for w, _ in some], [a for _, a in some], order.urgency)
             part.was_sought = True
+            if part.has_readers():
+                part.haste.hurry()
         divided = {id(arrival) for _, arrival in missing}
         kept = [
             p for p in zip(order.wanted, order.arrivals, strict=True) if id(p[1]) not in divided
@@ -505,9 +512,11 @@ class Chunks:
     ) -> None:
         """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
         first = missing[0][0].proof
-        if self._disk is not None and order.urgency is Urgency.AHEAD:
+        if self._disk is not None and order.haste.urgency is Urgency.AHEAD:
             # Who waits for bytes does not wait for the disk; what it has no room for is not cached.
-            await self._disk.wait_for_room(sum(wanted.proof.max_length for wanted, _ in missing))
+            with trio.CancelScope() as scope, order.haste.heard_by(scope.cancel):
+                size = sum(wanted.proof.max_length for wanted, _ in missing)
+                await self._disk.wait_for_room(size)
         versions: set[str] = set()
 
         def admit(version: str) -> None:
@@ -526,7 +535,7 @@ class Chunks:
         ask = functools.partial(
             self._fetcher.fetch,
             pinned=None if pin is None else pin.version,
-            urgency=order.urgency,
+            urgency=Urgency.DEMAND if order.urgency is Urgency.DEMAND else order.haste,
         )
         if len(missing) > 1:
             last = max((wanted for wanted, _ in missing), key=lambda wanted: range_of(wanted).end)
