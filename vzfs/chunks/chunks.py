@@ -139,8 +139,8 @@ class Chunks:
             return data
         if wanted.identity in self._arrivals or self._disk is None:
             return None
-        entry = self._entry(wanted)
-        data = None if entry is None else self._disk.peek(entry, self._shelf(wanted, entry.version))
+        where = self._cached_as(wanted)
+        data = None if where is None else self._disk.peek(*where)
         if data is None:
             return None
         self._serve_pinned(wanted)
@@ -260,11 +260,11 @@ class Chunks:
             return True
         if self._disk is None:
             return False
-        entry = self._entry(wanted)
-        if entry is None and self._pins.known(object_of(wanted.proof)) is None:
+        where = self._cached_as(wanted)
+        if where is None and self._pins.known(object_of(wanted.proof)) is None:
             version = await self._disk.last_version(self._pins.name(wanted.proof))
-            entry = None if version is None else self._entry(wanted, version)
-        return entry is not None and await self._disk.has(entry, self._shelf(wanted, entry.version))
+            where = None if version is None else self._cached_as(wanted, version)
+        return where is not None and await self._disk.has(*where)
 
     def is_stale(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
         """Whether reading a chunk failed last because its source changed or vanished. Asks nobody."""
@@ -332,8 +332,8 @@ class Chunks:
         """Whether the disk cache gives a piece as soon as it is asked for."""
         if self._disk is None:
             return False
-        entry = self._entry(wanted)
-        return entry is not None and self._disk.holds(entry, self._shelf(wanted, entry.version))
+        where = self._cached_as(wanted)
+        return where is not None and self._disk.holds(*where)
 
     def state(self, piece: Piece) -> Literal["here", "coming", "gone"]:
         """Say where a piece is that was sent for: in memory, on its way, or neither any more."""
@@ -469,9 +469,9 @@ class Chunks:
             return list(missing)
         rest: list[tuple[Wanted, Arrival]] = []
         for wanted, arrival in missing:
-            entry = self._entry(wanted, version)
-            assert entry is not None  # noqa: S101 -- the version is known
-            data: Buffer | None = await self._disk.get(entry, self._shelf(wanted, version))
+            where = self._cached_as(wanted, version)
+            assert where is not None  # noqa: S101 -- the version is known
+            data: Buffer | None = await self._disk.get(*where)
             if pin is not None and self._pins.known(object_of(wanted.proof)) is not pin:
                 return rest
             if data is None:
@@ -586,36 +586,36 @@ class Chunks:
         self._keep(wanted, arrival)
         if self._disk is None:
             return
-        entry = self._entry(wanted)
-        if entry is None:
+        where = self._cached_as(wanted)
+        if where is None:
             return
+        entry, shelf = where
         pin = self._pins.known(object_of(wanted.proof))
         record = None
         if pin is not None and not pin.is_recorded:
             record, pin.is_recorded = entry.location, True
-        self._disk.store(
-            entry, arrival.landed(), shelf=self._shelf(wanted, entry.version), record=record
-        )
+        self._disk.store(entry, arrival.landed(), shelf=shelf, record=record)
 
     def _serve_pinned(self, wanted: Wanted) -> None:
         pin = self._pins.known(object_of(wanted.proof))
         if pin is not None:
             pin.is_served, pin.trouble = True, None
 
-    def _entry(self, wanted: Wanted, version: str | None = None) -> EntryKey | None:
-        """Return under what a piece is in the disk cache, None if its version is not known."""
+    def _cached_as(self, wanted: Wanted, version: str | None = None) -> tuple[EntryKey, str] | None:
+        """Return under what, and on which shelf, a piece is in the disk cache, None if its version is not known.
+
+        It lies with its neighbours in the object, or in the array.
+        """
+        place, offset, length, checksum = wanted.identity
+        key = place, checksum
         if version is None:
             version = fixed_version(wanted.proof, wanted.kind)
         if version is None:
-            pin = self._pins.known(object_of(wanted.proof))
+            pin = self._pins.known(key)
             if pin is None:
                 return None
             version = pin.version
-        _, offset, length, _ = wanted.identity
-        return EntryKey(self._pins.name(wanted.proof), version, offset, length)
-
-    def _shelf(self, wanted: Wanted, version: str) -> str:
-        """Return what a piece lies with in the disk cache: its neighbours in the object, or in the array."""
-        if wanted.kind is ChunkKind.NATIVE:
-            return wanted.near
-        return f"{self._pins.name(wanted.proof)} {version} {wanted.identity[1] >> SHELF}"
+        name = self._pins.name_of(key, wanted.proof)
+        is_native = wanted.kind is ChunkKind.NATIVE
+        shelf = wanted.near if is_native else f"{name} {version} {offset >> SHELF}"
+        return EntryKey(name, version, offset, length), shelf

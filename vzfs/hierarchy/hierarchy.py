@@ -119,7 +119,8 @@ class Hierarchy:
         self._wording: Flights[str, None] = Flights()
         self._is_counted = not presentation.needs_counts
         self._accompanied: set[int] = set()
-        self._known: dict[int, Attrs] = {}
+        self._known: dict[int, tuple[Attrs, Chunk]] = {}
+        self._array_refs: dict[int, ArrayRefs] = {}
         self._found: dict[int, _Found] = {}
         # A listing comes in many pages; its lines are made once.
         self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
@@ -196,9 +197,8 @@ class Hierarchy:
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
-        attrs = self._known.get(inode)
-        if attrs is None:
-            attrs = self._attrs_of(self._inodes.entry(inode))
+        known = self._known.get(inode)
+        attrs = self._attrs_of(self._inodes.entry(inode)) if known is None else known[0]
         if attrs is None:
             raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
         return attrs
@@ -231,7 +231,7 @@ class Hierarchy:
                 if length is None:
                     return None
                 attrs = Attrs(inode, is_dir=False, size=_size(self._form(node), length))
-                _remember(self._known, inode, attrs)
+                _remember(self._known, inode, (attrs, entry))
                 return attrs
 
     def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
@@ -255,10 +255,13 @@ class Hierarchy:
 
     def _all_refs(self, node: int) -> ArrayRefs:
         """Return the chunk refs of an array, which depend on no view. Raises as `Tree.array` does."""
-        self._tree.array(node)
-        array = self.presentation.stored(node)
-        assert isinstance(array, Array)  # noqa: S101 -- as it is shown, so it is stored
-        return self.checkout.refs(array)
+        refs = self._array_refs.get(node)
+        if refs is None:
+            self._tree.array(node)
+            array = self.presentation.stored(node)
+            assert isinstance(array, Array)  # noqa: S101 -- as it is shown, so it is stored
+            refs = self._array_refs[node] = self.checkout.refs(array)
+        return refs
 
     def _form(self, node: int) -> Form | None:
         return self.presentation.form(node)
@@ -401,7 +404,8 @@ class Hierarchy:
         """
         found = self._found.get(inode)
         if found is None:
-            entry = self._inodes.entry(inode)
+            known = self._known.get(inode)
+            entry = self._inodes.entry(inode) if known is None else known[1]
             if not isinstance(entry, Chunk):
                 return self._document(entry)[offset : offset + size]
             found = self._chunk(entry)
@@ -439,6 +443,7 @@ class Hierarchy:
         if not isinstance(entry, Chunk):
             return self._document(entry)[offset : offset + size]
         refs, coords, ref, form = await settle(self._chunk, entry)
+        self._ahead.was_awaited(refs)
         beside = near(refs, coords, ref)
         if form is None:
             block = self._ahead.block(refs, coords, ref, offset)
