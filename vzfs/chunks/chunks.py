@@ -48,6 +48,8 @@ REMEMBER_FAILURE: Final = 0.5
 MAX_FAILURES: Final = 10_000
 MAX_CONSUMED: Final = 64 * 2**20
 """Bytes of large pieces that are kept in memory after they were read to their end."""
+AT_ONCE: Final = 32
+"""Pieces that are looked for in the disk cache before others have their turn."""
 SHELF: Final = 26
 """Pieces from 64 MiB (2 to this power) of one object lie together in the disk cache."""
 
@@ -468,7 +470,9 @@ class Chunks:
         if self._disk is None:
             return list(missing)
         rest: list[tuple[Wanted, Arrival]] = []
-        for wanted, arrival in missing:
+        for number, (wanted, arrival) in enumerate(missing):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
             where = self._cached_as(wanted, version)
             assert where is not None  # noqa: S101 -- the version is known
             data: Buffer | None = await self._disk.get(*where)

@@ -22,7 +22,17 @@ from vzfs.chunks import Chunks, ReadAhead, near, read_alike
 from vzfs.decoding.decoder import Decoder
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.flights import Flights
-from vzfs.hierarchy.entries import Attrs, Child, NotLoaded, Run, Totals, settle
+from vzfs.hierarchy.entries import (
+    MAX_NAME,
+    Attrs,
+    Child,
+    NotLoaded,
+    Run,
+    Totals,
+    check_length,
+    nbytes_of,
+    settle,
+)
 from vzfs.hierarchy.provenance import (
     CACHED,
     XATTR_PREFIX,
@@ -41,8 +51,6 @@ from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
 from vzfs.views.forms import Decoded, Form, Frame, Framed
 from vzfs.views.presentation import Presentation
 
-MAX_NAME: Final = 255
-"""Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
 MAX_COMPANION: Final = 256 * 2**10
 """Bytes of the only chunk of an array that is got along with those of its neighbours."""
 MAX_COMPANIONS: Final = 32
@@ -606,17 +614,6 @@ class Hierarchy:
         return about_snapshot(self.checkout, self._reading.access, self.ref) | {
             "view": str(self.presentation.view)
         }
-
-
-def nbytes_of(name: str) -> int:
-    """Return how long a name is for the kernel."""
-    return len(name.encode("utf-8", "surrogateescape"))
-
-
-def check_length(name: str) -> None:
-    """Raise NameProblem for a name that no directory can have."""
-    if nbytes_of(name) > MAX_NAME:
-        raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])
 
 
 def _size(form: Form | None, length: int) -> int:
