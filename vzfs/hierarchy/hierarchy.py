@@ -249,17 +249,16 @@ class Hierarchy:
             raise NotLoaded(functools.partial(refs.load, prefix))
         return refs
 
-    def _named_refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
-        """Return the chunk refs of an array, which know what is in the directory of *prefix*. Raises NotLoaded."""
+    def _listed_refs(
+        self, node: int, prefix: tuple[int, ...], *, with_sizes: bool = True
+    ) -> ArrayRefs:
+        """Return the chunk refs of an array, which know all lines of a directory, or its names. Raises NotLoaded."""
         refs = self._all_refs(node)
+        if with_sizes and len(prefix) + 1 == len(refs.array.grid.shape):
+            return self._refs(node, prefix)
         if not refs.has_names(prefix):
             raise NotLoaded(functools.partial(refs.load_names, prefix))
         return refs
-
-    def _listed_refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
-        """Return the chunk refs of an array, which know all lines of a directory. Raises NotLoaded."""
-        is_leaf = len(prefix) + 1 == len(self._tree.array(node).grid.shape)
-        return self._refs(node, prefix) if is_leaf else self._named_refs(node, prefix)
 
     def _all_refs(self, node: int) -> ArrayRefs:
         """Return the chunk refs of an array, which depend on no view. Raises as `Tree.array` does."""
@@ -323,15 +322,14 @@ class Hierarchy:
         first = self._inodes.first_below(entry.node, entry.prefix)
         if first is None:
             return None
-        is_leaf = len(entry.prefix) + 1 == len(self._tree.array(entry.node).grid.shape)
+        refs = self._listed_refs(entry.node, entry.prefix, with_sizes=with_sizes)
+        is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
         begin = max(after - _FIRST_CHUNK, 0)
         if is_leaf and with_sizes:
-            refs = self._refs(entry.node, entry.prefix)
             numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
             form = self._form(entry.node)
             sizes = sizes if form is None else form.sizes(sizes)
         else:
-            refs = self._named_refs(entry.node, entry.prefix)
             numbers = refs.names_arrays(entry.prefix, begin, count)
             sizes = np.zeros_like(numbers)
         return Run(numbers, sizes, first, _FIRST_CHUNK + 1, not is_leaf)
