@@ -10,7 +10,16 @@ import trio
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_location
-from vzfs.source import DEFAULT_PACE, Fetched, Pace, Sink, SourceStatistics, Urgency
+from vzfs.source import (
+    DEFAULT_PACE,
+    Fetched,
+    Haste,
+    Pace,
+    Pressing,
+    Sink,
+    SourceStatistics,
+    Urgency,
+)
 from vzfs.source.remote import begun, check
 from vzfs.source.versions import verify
 from vzfs.source.wire import Seen
@@ -28,7 +37,7 @@ class FakeSource:
     """A `Fetcher` over objects in memory: no threads and no time but what a test asks for.
 
     Objects are named by URL. *fetched* lists every fetch in order, and *urgencies* how urgent each
-    was. `fail` scripts failures, `hold` makes fetches of an object wait, before their first byte or
+    was at first, of what *pressing* says how urgent it is now. `fail` scripts failures, `hold` makes fetches of an object wait, before their first byte or
     in the midst, and *seconds* is how long each takes on trio's clock. Every host has the *speed*.
     """
 
@@ -36,6 +45,7 @@ class FakeSource:
         self.seconds = seconds
         self.fetched: list[Fetch] = []
         self.urgencies: list[Urgency] = []
+        self.pressing: list[Pressing] = []
         self.speed = DEFAULT_PACE
         self.in_flight = 0
         self.most_in_flight = 0
@@ -80,14 +90,15 @@ class FakeSource:
         pinned: str | None = None,
         *,
         sink: Sink | None = None,
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Do what `Fetcher.fetch` says."""
         url, span = str(wanted.location), wanted.range
         if span is None and sink is not None:
             raise ValueError("a whole object is not read into a sink")
         self.fetched.append(Fetch(url, span.offset if span else 0, span.length if span else None))
-        self.urgencies.append(urgency)
+        self.urgencies.append(Urgency.AHEAD if isinstance(urgency, Haste) else urgency)
+        self.pressing.append(urgency)
         self._count("gets")
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, final
 
 from vzfs.errors import AccessDenied, ErrorKind
+from vzfs.model.chunkref import ChunkKind, ChunkRef
 from vzfs.model.location import (
     ByteRange,
     Checksum,
@@ -29,7 +30,6 @@ from vzfs.model.location import (
     parse_location,
     parse_prefix,
 )
-from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 
 MAX_REMEMBERED: Final = 100_000

@@ -2,7 +2,7 @@
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 import trio
@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from tests.fakes import FakeSource
 from vzfs.access import Access, AccessPolicy
-from vzfs.cache import MemoryCache
+from vzfs.cache import EntryKey, MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.chunks.ahead import LONGEST_STRIDE, UNREAD_AFTER
 from vzfs.errors import ErrorKind, SourceError
@@ -51,11 +51,13 @@ class Refs:
 class Mount:
     """What a mount has between FUSE and its source, and readers that behave as the kernel does."""
 
-    def __init__(self, memory: int = 64 * MIB, budget: int = 16 * MIB) -> None:
+    def __init__(
+        self, memory: int = 64 * MIB, budget: int = 16 * MIB, disk: "Shelf | None" = None
+    ) -> None:
         self.source = FakeSource(seconds=0.03)
         self.source.speed = Pace(0.03, 1e12)
         access = Access(parse_prefix("s3://r/r"), policies=[AccessPolicy(parse_prefix(FOLDER))], containers=[VirtualChunkContainer(FOLDER)])  # fmt: skip
-        self.chunks = Chunks(self.source, access, MemoryCache(memory), None)
+        self.chunks = Chunks(self.source, access, MemoryCache(memory), disk)
         self.ahead = ReadAhead(self.chunks, budget)
 
     def store(self, refs: Refs) -> None:
@@ -73,6 +75,7 @@ class Mount:
         data = self.chunks.peek(ref, offset, size, block=block)
         self.ahead.follow(refs, coords, ref, offset, size, block)
         if data is None:
+            self.ahead.was_awaited(refs)
             data = await self.chunks.read(ref, offset, size, block=block)
         assert len(data) == size
 
@@ -246,6 +249,86 @@ async def test_trouble_ahead_is_nobodys_until_it_is_read(
         except SourceError as error:
             failed.append((coords[0], error.kind))
     assert failed == [(i, ErrorKind.SOURCE_VANISHED) for i in range(20, 30)]
+
+
+# -- what the disk cache has -------------------------------------------------------------------
+
+
+class NativeRefs(Refs):
+    """Refs of chunks of the repository's own, an object each, whose version is known without asking."""
+
+    def find(self, coords: tuple[int, ...]) -> ChunkRef | None:
+        return ChunkRef(ChunkKind.NATIVE, self.length, f"chunks/{self.array.grid.ravel(coords)}")
+
+
+class Shelf:
+    """A disk cache that has everything *at hand* but some objects; *looks* counts what it was asked for."""
+
+    def __init__(self, missing: Callable[[int], bool]) -> None:
+        self.missing = missing
+        self.looks = 0
+
+    def holds(self, key: EntryKey, shelf: str) -> bool:
+        self.looks += 1
+        return not self.missing(int(key.location.rpartition("/")[2]))
+
+    def peek(self, key: EntryKey, shelf: str) -> bytes | None:
+        has = not self.missing(int(key.location.rpartition("/")[2]))
+        return bytes(key.length) if has else None
+
+    async def get(self, key: EntryKey, shelf: str) -> bytes | None:
+        await trio.lowlevel.checkpoint()
+        return self.peek(key, shelf)
+
+    def has_room(self, size: int) -> bool:
+        return True
+
+    async def wait_for_room(self, size: int) -> None:
+        await trio.lowlevel.checkpoint()
+
+    def store(self, key: EntryKey, data: bytes, *, shelf: str, record: str | None) -> bool:
+        return False
+
+
+async def scan_from(shelf: Shelf, nursery: trio.Nursery, order: Sequence[tuple[int, ...]]) -> Mount:
+    """Read chunks in *order* in a mount whose disk cache is *shelf*."""
+    mount = Mount(disk=shelf)
+    await nursery.start(mount.chunks.run)
+    refs = NativeRefs((1000,), 40 * KIB)
+    for number in range(1000):
+        mount.source.put(f"s3://r/r/chunks/{number}", bytes(refs.length))
+    for coords in order:
+        await mount.read(refs, coords)
+    return mount
+
+
+async def test_what_the_disk_cache_has_is_looked_at_in_samples(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """Who scans what the disk cache has costs it few looks at what comes next, and the source nothing."""
+    shelf = Shelf(lambda number: False)
+    mount = await scan_from(shelf, nursery, c_order((1000,)))
+    assert mount.source.fetched == []
+    assert shelf.looks < 100
+
+
+@pytest.mark.parametrize(
+    ("missing", "few"),
+    [
+        (lambda number: number >= 500, 4),
+        (lambda number: number < 500, 10),
+        (lambda number: number % 7 == 3, 20),
+        (lambda number: number in range(333, 340), 7),
+    ],
+    ids=["the end", "the beginning", "here and there", "a few in the midst"],
+)
+async def test_what_the_disk_cache_lacks_is_got_ahead(
+    missing: Callable[[int], bool], few: int, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
+    """What the disk cache has not is got ahead as without it, but for what a sample does not show at first."""
+    mount = await scan_from(Shelf(missing), nursery, c_order((1000,)))
+    assert len(mount.source.fetched) == sum(map(missing, range(1000)))
+    assert mount.demanded <= few
 
 
 # -- on through one chunk ----------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """The refs of an array over several manifests, against a set of the chunks that exist."""
 
+from collections.abc import Collection
+
 import numpy as np
 import pytest
 import trio
@@ -33,8 +35,13 @@ class Files:
         return found
 
 
-def split_along(axis: int, present: set[int]) -> tuple[ArrayRefs, Files]:
-    """Return the refs of the chunks *present*, with a manifest for each coordinate along *axis*."""
+def split_along(
+    axis: int, present: set[int], full: Collection[int] = ()
+) -> tuple[ArrayRefs, Files]:
+    """Return the refs of the chunks *present*, with a manifest for each coordinate along *axis*.
+
+    The snapshot says that those of the coordinates *full* are.
+    """
     whole = tuple((0, n) for n in GRID.shape)
     parts = {
         str(i): (*whole[:axis], (i, i + 1), *whole[axis + 1 :]) for i in range(GRID.shape[axis])
@@ -42,7 +49,8 @@ def split_along(axis: int, present: set[int]) -> tuple[ArrayRefs, Files]:
     files = Files(
         {str(i): inline([f for f in present if GRID.unravel(f)[axis] == i]) for i in range(5)}
     )
-    return ArrayRefs(array(GRID, ENCODINGS[0], parts), files.load), files
+    refs = ArrayRefs(array(GRID, ENCODINGS[0], parts), files.load, frozenset(map(str, full)))
+    return refs, files
 
 
 @given(
@@ -83,6 +91,64 @@ async def test_a_chunk_is_found_with_its_length(present: set[int], axis: int) ->
         assert length == (flat + 1 if flat in present else None)
         assert length == (None if found is None else found.length)
         assert found is None or bytes(found.inline) == bytes([flat % 256]) * (flat + 1)
+
+
+@given(
+    st.sets(st.integers(0, GRID.size - 1)),
+    st.integers(0, 2),
+    st.sets(st.integers(0, 4)),
+    st.integers(0, 6),
+    st.integers(1, 6),
+)
+async def test_names_in_full_manifests_are_known_without_them(
+    present: set[int], axis: int, full: set[int], first: int, count: int
+) -> None:
+    """Names are those of a set, though no manifest is loaded of which the snapshot says that it is full."""
+    whole = {f for f in range(GRID.size) if GRID.unravel(f)[axis] in full}
+    present |= whole
+    refs, files = split_along(axis, present, full)
+    await refs.load_names(())
+    assert refs.has_names(())
+    assert full.isdisjoint(map(int, files.loaded))
+    assert not refs.is_loaded(()) or full.isdisjoint(range(GRID.shape[axis]))
+    for prefix in [(), *((i,) for i in range(4)), *((i, j) for i in range(4) for j in range(3))]:
+        depth = len(prefix)
+        below = {c[depth] for c in map(GRID.unravel, present) if c[:depth] == prefix}
+        expected = sorted(c for c in below if c >= first)
+        assert refs.names_arrays(prefix, first, count).tolist() == expected[:count]
+        assert refs.known_any(prefix) == bool(below)
+        assert await refs.has_any(prefix) == bool(below)
+        if depth < 2:
+            assert list(refs.children(prefix, first)) == [(c, 0) for c in expected]
+    assert full.isdisjoint(map(int, files.loaded))
+    await refs.load(())
+    assert (
+        refs.names_arrays((), first, count).tolist()
+        == sorted({c for c, *_ in map(GRID.unravel, present) if c >= first})[:count]
+    )
+
+
+async def test_what_a_full_manifest_lacks_is_not_there_once_it_is_loaded() -> None:
+    """A count is good for names; what is there is for the manifest to say, and where it is read it counts."""
+    files = Files({"low": inline([0]), "high": DAMAGE})
+    refs = ArrayRefs(array(GRID, ENCODINGS[0], HALVES), files.load, {"low", "high"})
+    assert refs.names_arrays((3, 2), 0, 9).tolist() == [0, 1, 2, 3, 4]
+    assert not refs.is_loaded((3, 2, 0))
+    with pytest.raises(FormatError):
+        await refs.is_complete()
+    assert refs.names_arrays((3, 2), 0, 9).tolist() == [2, 3, 4]
+    assert refs.find((3, 2, 0)) is None
+    with pytest.raises(FormatError):
+        refs.find((3, 2, 2))
+
+
+async def test_a_region_beyond_the_grid_is_full_of_nothing() -> None:
+    """Of a region that reaches out of the grid only what is inside has names."""
+    parts = {"m": ((3, 9), (0, 9), (1, 2)), "n": ((4, 5), (0, 3), (0, 5))}
+    refs = ArrayRefs(array(GRID, ENCODINGS[0], parts), Files({}).load, {"m", "n"})
+    assert refs.names_arrays((), 0, 9).tolist() == [3]
+    assert refs.names_arrays((3,), 0, 9).tolist() == [0, 1, 2]
+    assert [refs.known_any((i,)) for i in range(4)] == [False, False, False, True]
 
 
 async def test_many_chunks_that_alternate_between_manifests_are_listed() -> None:

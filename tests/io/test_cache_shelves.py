@@ -118,6 +118,24 @@ async def test_a_known_entry_needs_no_thread(bench: Bench, monkeypatch: pytest.M
     assert (statistics.hits, statistics.at_once, statistics.misses) == (41, 40, 1)
 
 
+async def test_what_was_not_there_a_moment_ago_is_not_waited_for(bench: Bench) -> None:
+    """Of a shelf that was just looked at, what it lacks is known without a checkpoint, for a moment."""
+    cache = bench.cache()
+    await store(cache, range(3))
+    assert await found(cache, range(3, 5)) == []
+    misses = cache.statistics().misses
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        assert await found(cache, range(10)) == [0, 1, 2]
+    assert not scope.cancelled_caught
+    assert cache.statistics().misses == misses + 7
+    bench.monotonic.time += LOOK_AGAIN_AFTER
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await found(cache, range(10))
+    assert scope.cancelled_caught
+
+
 async def test_what_is_not_in_the_page_cache_is_read_in_a_thread(
     bench: Bench, break_os: Callable[..., None]
 ) -> None:

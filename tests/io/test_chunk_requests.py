@@ -14,6 +14,7 @@ from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import ByteRange, ETag
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.source import Fetched, Pace, Sink, Urgency
+from vzfs.source.fetcher import urgency_of
 
 URL = "s3://b/data/x"
 KIB, MIB = 2**10, 2**20
@@ -135,6 +136,29 @@ async def test_neighbours_ahead_come_by_one_request(
     ahead(reader, *(ref(5 * MIB + i * 60 * KIB, 60 * KIB) for i in range(-34, 34)))
     await settle()
     assert len(source.fetched) == 1 + 4
+
+
+async def test_who_comes_for_what_is_read_ahead_hurries_its_request_alone(
+    source: FakeSource, reader: Reader, autojump_clock: MockClock
+) -> None:
+    """A request that was sent for ahead becomes urgent when somebody waits for a part of it; the others stay as they are."""
+    source.speed = Pace(0.0, 1e9)
+    gate = source.hold(URL)
+    ahead(reader, *(ref(i * MIB, 40 * KIB) for i in range(3)))
+    await settle()
+
+    async def read() -> None:
+        assert await reader.read(ref(MIB, 40 * KIB), 5, 9) == DATA[MIB + 5 :][:9]
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read)
+        await settle()
+        now = {
+            f.offset: urgency_of(p) for f, p in zip(source.fetched, source.pressing, strict=True)
+        }
+        gate.set()
+    assert now == {0: Urgency.AHEAD, MIB: Urgency.DEMAND, 2 * MIB: Urgency.AHEAD}
+    assert source.urgencies == [Urgency.AHEAD] * 3
 
 
 async def test_order_gaps_and_overlaps_do_not_matter(

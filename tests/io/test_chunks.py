@@ -13,7 +13,7 @@ from vzfs.cache.writer import Writer
 from vzfs.chunks import Chunks
 from vzfs.chunks.chunks import REMEMBER_FAILURE
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
-from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
+from vzfs.model.location import ByteRange, Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 from vzfs.plan import BLOCK, WHOLE_LIMIT, block_of
@@ -87,6 +87,24 @@ async def test_a_chunk_is_fetched_whole_once(source: FakeSource, new_reader: Cal
 
     assert b"".join(steps) == DATA[10:110]
     assert [(f.offset, f.length) for f in source.fetched] == [(10, 100)]
+
+
+async def test_who_waits_for_a_chunk_does_not_wait_for_the_disk(
+    source: FakeSource, new_reader: Callable, tmp_path: Path
+) -> None:
+    """What is read ahead waits for a slow disk only until somebody wants it."""
+    reader = await new_reader(tmp_path)
+
+    async def wait_for_room(size: int) -> None:
+        await trio.sleep_forever()
+
+    reader.disk.wait_for_room = wait_for_room
+    reader.chunks.ahead([(ref(10, 100), [ByteRange(0, 100)], "")])
+    await trio.testing.wait_all_tasks_blocked()
+    assert source.fetched == []
+    with trio.fail_after(10):
+        assert await reader.read(ref(10, 100)) == DATA[10:110]
+    assert len(source.fetched) == 1
 
 
 async def test_readers_of_one_chunk_share_its_fetch(

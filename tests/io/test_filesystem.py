@@ -77,10 +77,12 @@ class FakeRepository:
         return dict.fromkeys(wanted, found)
 
 
-def filesystem(repository: FakeRepository, *arrays: Array) -> Filesystem:
+def filesystem(
+    repository: FakeRepository, *arrays: Array, full: frozenset[str] = frozenset()
+) -> Filesystem:
     root = Group(path="/", documents={"zarr.json": b"{}"})
     nodes = (root, *sorted(arrays, key=lambda a: a.path))
-    snapshot = Snapshot(id="S", written_at=0, message="", metadata={}, nodes=nodes)
+    snapshot = Snapshot(id="S", written_at=0, message="", metadata={}, nodes=nodes, full=full)
     access = Access(parse_prefix("s3://repos/mine"))
     chunks = Chunks(FakeSource(), access, MemoryCache(2**20), None)
     reading = Reading(access, chunks, ReadAhead(chunks, 2**20))
@@ -303,6 +305,34 @@ async def test_a_directory_of_keys_loads_no_more_manifests_than_it_takes() -> No
     assert repository.loads == ["m0", "m1"]
     assert (await names_in(fs, "c", "3", "1")).size == 8
     assert repository.loads == ["m0", "m1", "m3"]
+
+
+@pytest.mark.parametrize("style", KeyStyle)
+async def test_directories_in_full_manifests_are_listed_without_them(style: KeyStyle) -> None:
+    """Directories of keys are there and listed without loading a manifest that is full; chunks take theirs."""
+    parts = {f"m{i}": ((i, i + 1), (0, 2)) for i in range(4)}
+    files: dict[str, Manifest | VzfsError] = {"m0": inline([1]), "m1": inline([2, 3]), "m2": DAMAGE}
+    repository = FakeRepository({**files, "m3": inline([6, 7])})
+    shown = array(GRID, ChunkKeyEncoding(style, "/"), parts)
+    fs = filesystem(repository, shown, full=frozenset({"m1", "m2", "m3"}))
+    above = ["c"] if style is KeyStyle.DEFAULT else []
+
+    for i in ("1", "2", "3"):
+        assert (await names_in(fs, *above, i)).is_certain
+    assert repository.loads == []
+    keys = (await names_in(fs, *above)).inode
+    assert [n for n in await listing(fs, keys) if n != "zarr.json"] == ["0", "1", "2", "3"]
+    assert repository.loads == ["m0"]
+    row = (await names_in(fs, *above, "2")).inode
+    run = await settle(fs.run, row, 0, 9, with_sizes=False)
+    assert run is not None
+    assert run.numbers.tolist() == [0, 1]
+    assert repository.loads == ["m0"]
+    with pytest.raises(FormatError):
+        await settle(fs.run, row, 0, 9)
+    assert not (await names_in(fs, *above, "2", "0")).is_certain
+    assert (await names_in(fs, *above, "3", "1")).size == 8
+    assert repository.loads == ["m0", "m2", "m3"]
 
 
 async def test_a_listing_begins_without_walking_all_manifests(

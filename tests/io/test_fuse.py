@@ -265,6 +265,27 @@ async def test_who_looks_up_what_is_listed_gets_attributes_with_the_next_listing
     assert followed == [True] * (PROBE - 1) + [False] * (2 * PROBE + 1)
 
 
+async def test_names_of_chunks_take_no_manifest_until_their_sizes_are_wanted() -> None:
+    """Whoever lists chunks of a full manifest and looks none up has it loaded not at all; `ls -l` has it loaded."""
+    repository = FakeRepository({"good": inline([0, 1, 2, 3]), "bad": inline([4, 5, 6, 7])})
+    shown = array(GRID, ENCODINGS[0], SPLIT)
+    operations = Operations(
+        filesystem(repository, shown, full=frozenset({"good", "bad"})), Ownership(1, 2)
+    )
+    folder, _, _ = await lookup(operations, (await lookup(operations, 1, b"a"))[0], b"c")
+    row, _, _ = await lookup(operations, folder, b"3")
+    for opcode in (Opcode.READDIR, Opcode.READDIRPLUS):
+        for directory in (folder, row):
+            listed = await ask(operations, opcode, directory, reading(0, 4096))
+            assert isinstance(listed, bytes)
+            assert len(listed) // 32 in {4, 2, 20, 10}
+    assert repository.loads == []
+    sized = await ask(operations, Opcode.READDIRPLUS, row, reading(2**20 + 1, 4096))
+    assert isinstance(sized, bytes)
+    assert struct.unpack_from("=Q", sized, 40 + 8)[0] == 8
+    assert repository.loads == ["bad"]
+
+
 async def test_a_listing_that_has_no_room_for_a_line_does_not_end() -> None:
     """An empty answer means that there are no more lines, so where not one fits there is an error."""
     repository = FakeRepository({"good": inline([0]), "bad": inline([])})

@@ -8,15 +8,19 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vzfs.source.fetcher import DEFAULT_PACE, Pace, Urgency
+from vzfs.source.fetcher import DEFAULT_PACE, Haste, Pace, Pressing, Urgency, urgency_of
 from vzfs.source.hosts import HostPlaces, Meter, Places
 
 DEMAND, AHEAD = Urgency.DEMAND, Urgency.AHEAD
 
 
-async def occupy(places: Places | HostPlaces, urgency: Urgency) -> None:
-    if not places.take(urgency):
-        await places.wait(urgency)
+async def occupy(places: Places | HostPlaces, pressing: Pressing) -> tuple[Urgency, ...]:
+    """Take a place, and return with what it is to be released."""
+    urgency = urgency_of(pressing)
+    if places.take(urgency):
+        return (urgency,)
+    taken = await places.wait(pressing)
+    return taken if isinstance(taken, tuple) else (taken,)
 
 
 class Crowd:
@@ -29,7 +33,7 @@ class Crowd:
         self.scopes: dict[str, trio.CancelScope] = {}
         self.leave: dict[str, trio.Event] = {}
 
-    async def come(self, name: str, urgency: Urgency) -> None:
+    async def come(self, name: str, urgency: Pressing) -> None:
         """Let *name* ask for a place, and wait until it has one or waits for it."""
         self.leave[name] = trio.Event()
         self.scopes[name] = trio.CancelScope()
@@ -41,14 +45,14 @@ class Crowd:
         self.leave[name].set()
         await trio.testing.wait_all_tasks_blocked()
 
-    async def _stay(self, name: str, urgency: Urgency) -> None:
+    async def _stay(self, name: str, urgency: Pressing) -> None:
         with self.scopes[name]:
-            await occupy(self.places, urgency)
+            taken = await occupy(self.places, urgency)
             try:
                 self.order.append(name)
                 await self.leave[name].wait()
             finally:
-                self.places.release(urgency)
+                self.places.release(*taken)
 
 
 @pytest.fixture
@@ -106,6 +110,57 @@ async def test_one_place_serves_both(crowd_of) -> None:
     crowd = crowd_of(1)
     await crowd.come("ahead", AHEAD)
     assert crowd.order == ["ahead"]
+
+
+async def test_what_somebody_comes_for_goes_with_demand(crowd_of) -> None:
+    """What is read ahead and then waited for goes behind the demand that is there, and before all that is read ahead."""
+    crowd = crowd_of(1)
+    await crowd.come("first", DEMAND)
+    pressing = Haste(AHEAD)
+    for name, urgency in {"ahead": AHEAD, "hurried": pressing, "demand": DEMAND}.items():
+        await crowd.come(name, urgency)
+    pressing.hurry()
+    await crowd.come("late demand", DEMAND)
+    for name in ("first", "demand", "hurried", "late demand"):
+        await crowd.go(name)
+    assert crowd.order == ["first", "demand", "hurried", "late demand", "ahead"]
+
+
+async def test_what_somebody_comes_for_takes_a_place_that_is_kept_for_demand(crowd_of) -> None:
+    """A place that reading ahead leaves is had by what was read ahead as soon as it is waited for."""
+    crowd = crowd_of(4)
+    pressing = Haste(AHEAD)
+    for index in range(4):
+        await crowd.come(f"ahead {index}", AHEAD)
+    await crowd.come("hurried", pressing)
+    pressing.hurry()
+    await trio.testing.wait_all_tasks_blocked()
+    assert crowd.order == ["ahead 0", "ahead 1", "ahead 2", "hurried"]
+    await crowd.go("hurried")
+    assert (crowd.places.free, crowd.places.waiting) == (1, 1)
+    await crowd.go("ahead 0")
+    assert crowd.order[-1] == "ahead 3"
+
+
+async def test_a_place_just_given_stays_what_it_was_given_as(crowd_of) -> None:
+    """Who becomes urgent after its turn has come gives back what it got."""
+    crowd = crowd_of(4)
+    pressing = Haste(AHEAD)
+    for name, urgency in {"a": AHEAD, "b": AHEAD, "c": AHEAD, "hurried": pressing}.items():
+        await crowd.come(name, urgency)
+    crowd.leave["a"].set()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await trio.lowlevel.cancel_shielded_checkpoint()  # a goes, and the turn has come
+    pressing.hurry()
+    await crowd.come("d", AHEAD)
+    assert crowd.order == ["a", "b", "c", "hurried"]
+    for name in ("hurried", "b", "c", "d"):
+        await crowd.go(name)
+    assert crowd.places.free == 4
+    for index in range(4):
+        await crowd.come(f"ahead {index}", AHEAD)
+    assert crowd.order[-1] == "ahead 2"
 
 
 async def test_who_is_cancelled_while_waiting_takes_no_place(crowd_of) -> None:
@@ -173,12 +228,16 @@ def test_places_are_neither_lost_nor_made(total: int, seed: int) -> None:
     overall = Places(total)
     hosts = [HostPlaces(overall) for _ in range(2)]
     taken = {DEMAND: 0, AHEAD: 0}
+    all_pressing: list[Haste] = []
 
     async def guest() -> None:
-        urgency, host = rng.choice((DEMAND, AHEAD)), rng.choice(hosts)
+        pressing, host = Haste(rng.choice((DEMAND, AHEAD))), rng.choice(hosts)
+        all_pressing.append(pressing)
         with trio.move_on_after(rng.choice((0.1, 1, 10))):
             await trio.sleep(rng.random() * 3)
-            await occupy(host, urgency)
+            held = await occupy(host, pressing)
+            urgency = held[-1]
+            rng.choice(all_pressing).hurry()
             try:
                 taken[urgency] += 1
                 assert sum(taken.values()) <= total
@@ -186,7 +245,7 @@ def test_places_are_neither_lost_nor_made(total: int, seed: int) -> None:
                 await trio.sleep(rng.random())
             finally:
                 taken[urgency] -= 1
-                host.release(urgency)
+                host.release(*held)
 
     async def run() -> None:
         async with trio.open_nursery() as nursery:
@@ -195,6 +254,8 @@ def test_places_are_neither_lost_nor_made(total: int, seed: int) -> None:
         assert (overall.free, overall.waiting) == (total, 0)
         for host in hosts:
             assert host._own.free == host._own.total
+            assert host._own._free_ahead == max(host._own.total * 3 // 4, 1)
+        assert overall._free_ahead == max(total * 3 // 4, 1)
 
     trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
 

@@ -15,7 +15,7 @@ from tests.servers import ObjectServer, reset, stall, stall_in_body, status
 from vzfs.access import Access, AuthorizedRange, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import parse_prefix
-from vzfs.source import Places, Source, Timing, Urgency
+from vzfs.source import Haste, Places, Source, Timing, Urgency
 
 KEY = "bucket/data/object"
 DATA = bytes(range(200))
@@ -200,6 +200,29 @@ async def test_reading_ahead_leaves_room_for_a_point_read(server: ObjectServer) 
             assert (await source.fetch(wanted)).data == DATA[10:30]
         gate.set()
     assert server.count() == 11
+
+
+async def test_what_is_read_ahead_and_then_waited_for_is_asked_for_next(
+    server: ObjectServer,
+) -> None:
+    """Of what waits to be read ahead, a server is asked first for what somebody comes for."""
+    gate = threading.Event()
+    keys = [f"bucket/data/{name}" for name in "xyz"]
+    for key in keys:
+        server.put(key, DATA)
+    server.fault(KEY, stall(gate), times=1)
+    source = make(limit=4)  # one place for a server
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(source.fetch, authorized(f"{server.url}/{KEY}", 10, 20))
+        await until(lambda: server.count() == 1)
+        hastes = [Haste(Urgency.AHEAD) for _ in keys]
+        for key, haste in zip(keys, hastes, strict=True):
+            wanted = authorized(f"{server.url}/{key}", 10, 20)
+            nursery.start_soon(functools.partial(source.fetch, wanted, urgency=haste))
+            await trio.testing.wait_all_tasks_blocked()
+        hastes[2].hurry()
+        gate.set()
+    assert [r.key for r in server.requests][1:] == [keys[2], keys[0], keys[1]]
 
 
 async def test_backoff(server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def write_two_commits(path: Path, spec: int) -> tuple[Path, Path]:
 def test_what_a_corrupt_manifest_may_hold_exists_and_cannot_be_read(
     spec: int, damage: str, tmp_path: Path, mount: Callable[..., Mount]
 ) -> None:
-    """The names in a corrupt manifest's extents answer as existing and READ gives EIO; other arrays are readable."""
+    """The names in a corrupt manifest's extents are there, as the snapshot counts them, and READ gives EIO; other arrays are readable."""
     path = tmp_path / "repository"
     _, manifest = write_two_commits(path, spec)
     harm(manifest, damage)
@@ -104,7 +104,7 @@ def test_what_a_corrupt_manifest_may_hold_exists_and_cannot_be_read(
         assert read(new) == "EIO"
         assert read(mounted.path / "old/c" / str(n)) == chunk(n)
     assert errno_of(os.stat, mounted.path / "new/c/4") == "ENOENT"
-    assert errno_of(os.listdir, mounted.path / "new/c") == "EIO"
+    assert sorted(p.name for p in (mounted.path / "new/c").iterdir()) == ["0", "1", "2", "3"]
     assert (mounted.path / "new/zarr.json").read_bytes()
     assert xattrs(mounted.path / "new")["format"]
 

@@ -222,7 +222,8 @@ def test_a_user_needs_leave_to_let_others_in(flag: str, repository: Path, folder
         os.chown(place, NOBODY, NOBODY)
     shutil.copytree(repository, folder / "repository")
     code = BECOME + (
-        "import vzfs.cli.mounting, vzfs.mount\nfrom vzfs.cli.main import main\nbecome()\nmain()"
+        "import difflib, vzfs.cli.mounting, vzfs.mount\n"
+        "from vzfs.cli.main import main\nbecome()\nmain()"
     )
     mounting = ["mount", "-f", "--no-cache", str(folder / "repository"), str(where), flag]
     said = subprocess.run(

@@ -6,6 +6,7 @@ pointed to twice.
 """
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import zstandard
@@ -182,16 +183,17 @@ def array(
     num_chunks: list[int],
     manifests: list[list[tuple[int, int]]],
     node: bytes = NODE,
+    files: list[bytes] | None = None,
 ) -> Table:
-    """Return an array node with one manifest for each of the extents in *manifests*."""
+    """Return an array node with one manifest for each of the extents in *manifests*, in those *files*."""
     refs = [
         Table(
             {
-                0: Fixed(ID),
+                0: Fixed(file),
                 1: Structs(b"".join(struct.pack("<II", *r) for r in extents), len(extents)),
             }
         )
-        for extents in manifests
+        for extents, file in zip(manifests, files or [ID] * len(manifests), strict=True)
     ]
     shape = [Table({0: u64(n), 1: u32(n)}) for n in num_chunks]
     data = Table({0: Structs(b"", 0), 2: Vector(refs), 3: Vector(shape)})
@@ -199,10 +201,16 @@ def array(
 
 
 def snapshot(
-    nodes: list[Table], *, spec: int = 2, metadata: dict[str, bytes] | None = None
+    nodes: list[Table],
+    *,
+    spec: int = 2,
+    metadata: dict[str, bytes] | None = None,
+    counts: Sequence[tuple[bytes, int]] = (),
 ) -> bytes:
-    """Return a snapshot file."""
+    """Return a snapshot file that *counts* the refs of manifest files, as its spec has it."""
     items = [Table({0: name, 1: value}) for name, value in (metadata or {}).items()]
+    structs = b"".join(struct.pack("<12s4xQI4x", id_, 1, count) for id_, count in counts)
+    tables = [Table({0: Fixed(id_), 1: u64(1), 2: u32(count)}) for id_, count in counts]
     root = Table(
         {
             0: Fixed(ID),
@@ -210,8 +218,9 @@ def snapshot(
             3: u64(1_000_000),
             4: "message",
             5: Vector(items),
-            6: Structs(b"", 0),
+            6: Structs(structs, len(counts)) if spec == 1 else Structs(b"", 0),
         }
+        | ({7: Vector(tables)} if spec == 2 else {})
     )
     return wrap(flatbuffer(root), SNAPSHOT, spec=spec)
 

@@ -165,10 +165,10 @@ class Fake:
 def test_of_two_entries_the_one_in_the_later_segment_counts() -> None:
     """A table of several segments finds what was added last, and passes over what that replaced."""
     first, second = Fake(KEYS), Fake(KEYS[1:2])
-    table = Table.of([first, second])
+    table = Table([first, second])
     assert [table.find(entry_digest(key))[0] for key in KEYS] == [first, second, first]
     assert table.find(entry_digest(EntryKey("x", "v", 0, 1))) is None
-    assert Table.of([]).find(entry_digest(KEYS[0])) is None
+    assert Table([]).find(entry_digest(KEYS[0])) is None
     kept = [digest for digest, _, _ in table.rows(first)]
     assert kept == [entry_digest(KEYS[n])[:16] for n in (0, 2)]
     assert [digest for digest, _, _ in table.rows(second)] == [entry_digest(KEYS[1])[:16]]

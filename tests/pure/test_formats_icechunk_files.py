@@ -425,6 +425,33 @@ def test_what_concerns_one_array_is_its_problem(document, manifests, words, shap
     assert array.documents == {"zarr.json": document}
 
 
+A, B, C = bytes(12), b"b" * 12, b"c" * 12
+
+
+@pytest.mark.parametrize("spec", [1, 2])
+@pytest.mark.parametrize(
+    ("counts", "full"),
+    [
+        ([(A, 8), (B, 12), (C, 4)], [A, B, C]),
+        ([(A, 7), (B, 13), (C, 2**32 - 1)], []),
+        ([(A, 0), (C, 4)], [C]),
+        ([(A, 8), (A, 8), (C, 4), (C, 3), (C, 4)], [A]),
+        ([], []),
+    ],
+)
+def test_a_file_with_a_ref_for_every_chunk_is_full(
+    spec: int, counts: list[tuple[bytes, int]], full: list[bytes]
+) -> None:
+    """A manifest file is full if it counts as many refs as there are chunks in all its regions, of all arrays."""
+    halves = [[(0, 4), (0, 2)], [(0, 4), (2, 3)]]
+    arrays = [
+        craft.array("/a", DOCUMENT, [4, 3], halves, files=[A, B]),
+        craft.array("/b", DOCUMENT, [4, 3], halves, bytes(8), files=[B, C]),
+    ]
+    data = craft.snapshot([craft.group("/"), *arrays], spec=spec, counts=counts)
+    assert decode_snapshot(data).full == {encode_id(id_) for id_ in full}
+
+
 def test_unknown_kind_of_node_is_unsupported() -> None:
     """A node that is neither an array nor a group may be read by a newer version."""
     node = craft.group("/")

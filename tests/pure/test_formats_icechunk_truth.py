@@ -3,6 +3,7 @@
 import contextlib
 import datetime
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
@@ -148,6 +149,23 @@ def test_every_snapshot_has_the_true_nodes_and_refs(repository: tuple[Path, dict
                 assert kinds[node.path] == Counter(counts)
                 assert sorted(locations[node.path]) == sorted(true.get("virtual_locations", []))
                 assert checksums[node.path] == Counter(true.get("checksums", {}))
+
+
+def test_full_manifests_have_every_chunk_of_their_regions(
+    repository: tuple[Path, dict],
+) -> None:
+    """What the snapshots of real writers count is what their manifests have, no chunk missing and none more."""
+    folder, truth = repository
+    for id_ in truth["snapshots"]:
+        snapshot = read_snapshot(folder, id_)
+        for array in snapshot.nodes:
+            for part in array.manifests if isinstance(array, Array) else ():
+                data = (folder / "manifests" / part.id).read_bytes()
+                wanted = {array.id: WantedArray(array.grid, (part.extents,))}
+                has = len(decode_manifest(data, wanted, expected_id=part.id)[array.id])
+                inside = zip(part.extents.ranges, array.grid.shape, strict=True)
+                room = math.prod(min(high, n) - low for (low, high), n in inside)
+                assert (part.id in snapshot.full) == (has == room)
 
 
 def describe(ref: ChunkRef) -> str:

@@ -168,18 +168,24 @@ class DiskCache:
         return self._library.knows(shelf_path(SEGMENTS, shelf), entry_digest(key))
 
     async def get(self, key: EntryKey, shelf: str = "") -> Data | None:
-        """Return the bytes of *key*, or None for every reason not to have them. Never raises."""
+        """Return the bytes of *key*, or None for every reason not to have them. Never raises.
+
+        What is in memory, and what was not there a moment ago, is answered without a checkpoint.
+        """
         data = self.peek(key, shelf)
         if data is not None or not key.is_storable:
             self._misses += data is None
             return data
         where = f"{key.location} {key.offset}+{key.length}"
         if _is_shelved(key, shelf):
-            path = shelf_path(SEGMENTS, shelf)
+            path, digest = shelf_path(SEGMENTS, shelf), entry_digest(key)
+            if not self._health.is_off and self._library.lacks(path, digest):
+                self._count_read(key, None)
+                return None
             data = await self._guard.reading(
                 where,
                 lambda: self._library.read(
-                    path, entry_digest(key), key.length, lambda entry: _data_of(key, entry)
+                    path, digest, key.length, lambda entry: _data_of(key, entry)
                 ),
             )
         else:

@@ -20,6 +20,7 @@ are named by digests of the same identities. Where entries and records lie, `seg
 """
 
 import dataclasses
+import functools
 import hashlib
 import struct
 from typing import Final
@@ -38,6 +39,8 @@ _MAX_IDENTITY: Final = 16_000
 """Characters of location and version together: at most 64 000 bytes of UTF-8, which fit into
 `MAX_HEADER`."""
 
+_FEW: Final = 64
+"""Objects whose names are kept as bytes: entries of the same few are looked for again and again."""
 _ENTRY_MAGIC: Final = b"VZFSCHNK"
 _RECORD_MAGIC: Final = b"VZFSVERS"
 _PREFIX: Final = struct.Struct("<8sII")
@@ -141,8 +144,15 @@ def damaged(what: str) -> FormatError:
 
 
 def _identity(location: str, version: str, offset: int, length: int) -> bytes:
+    before, behind, texts = _texts(location, version)
+    return _IDENTITY.pack(offset, length, before, behind) + texts
+
+
+@functools.lru_cache(_FEW)
+def _texts(location: str, version: str) -> tuple[int, int, bytes]:
+    """Return the bytes of both texts, and how many are of each."""
     place, of = encoded(location), encoded(version)
-    return _IDENTITY.pack(offset, length, len(place), len(of)) + place + of
+    return len(place), len(of), place + of
 
 
 def _entry_header(key: EntryKey, data_checksum: int) -> bytes:

@@ -237,6 +237,15 @@ class Library:
             self._shelves.put(shelf)
         return self._shelves.close(segments)
 
+    def lacks(self, path: str, digest: bytes) -> bool:
+        """Whether there was no entry of *digest* a moment ago."""
+        shelf = self._shelves.get(path)
+        return (
+            shelf is not None
+            and shelf.looked_at + LOOK_AGAIN_AFTER > self._monotonic()
+            and not shelf.find(digest)
+        )
+
     async def _shelf(self, path: str, digest: bytes) -> Shelf:
         """Return the shelf at *path*, as it was a moment ago if it lacks *digest*. Raises OSError."""
         shelf = self._shelves.get(path)

@@ -6,7 +6,6 @@ looked at again, and what another process deletes when it is not there to be rea
 """
 
 import bisect
-import dataclasses
 import os
 import resource
 from collections import OrderedDict
@@ -71,45 +70,43 @@ class Segment:
         self.is_read = True
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of several *segments*, sorted by *high*, those of later segments behind: equal columns."""
+    """The rows of several *segments*, sorted by *high*, those of later segments behind: equal columns.
 
-    segments: Sequence[Segment]
-    high: Column[np.uint64]
-    low: Column[np.uint64]
-    offset: Column[np.uint64]
-    size: Column[np.uint64]
-    number: Column[np.int64]
+    Entries are found in views of the columns, which give a number in a third of the time that numpy takes.
+    """
 
-    @classmethod
-    def of(cls, segments: Sequence[Segment]) -> "Table":
-        """Put the tables of *segments* together."""
+    __slots__ = (
+        "_highs", "_lows", "_numbers", "_offsets", "_sizes", "high", "low", "number", "offset",
+        "segments",
+    )  # fmt: skip
+
+    def __init__(self, segments: Sequence[Segment]) -> None:
         tables = [segment.contents for segment in segments]
-        if not tables:
-            none = np.empty(0, np.uint64)
-            return cls((), none, none, none, none, np.empty(0, np.int64))
-        high = np.concatenate([t.high for t in tables])
+        none = [np.empty(0, np.uint64)]
+        high = np.concatenate([t.high for t in tables] or none)
         order = np.argsort(high, kind="stable")
-        return cls(
-            segments,
-            high[order],
-            np.concatenate([t.low for t in tables])[order],
-            np.concatenate([t.offset for t in tables])[order],
-            np.concatenate([t.size for t in tables])[order],
-            np.repeat(np.arange(len(tables)), [len(t) for t in tables])[order],
-        )
+        numbers = np.repeat(np.arange(len(tables)), [len(t) for t in tables])
+        self.segments: Final = segments
+        self.high: Final[Column[np.uint64]] = high[order]
+        self.low: Final[Column[np.uint64]] = np.concatenate([t.low for t in tables] or none)[order]
+        self.offset: Final[Column[np.uint64]] = np.concatenate([t.offset for t in tables] or none)[
+            order
+        ]
+        self.number: Final[Column[np.int64]] = numbers[order]
+        size = np.concatenate([t.size for t in tables] or none)[order]
+        self._highs, self._lows = memoryview(self.high), memoryview(self.low)
+        self._offsets, self._sizes = memoryview(self.offset), memoryview(size)
+        self._numbers = memoryview(self.number)
 
     def find(self, digest: bytes) -> tuple[Segment, int, int] | None:
         """Return segment, offset and size of the last entry of *digest*."""
         high, low = halves(digest)
-        # A view is searched in a third of the time that numpy needs for one number.
-        highs = memoryview(self.high)
+        highs = self._highs
         at = bisect.bisect_right(highs, high) - 1
         while at >= 0 and highs[at] == high:
-            if int(self.low[at]) == low:
-                segment = self.segments[int(self.number[at])]
-                return segment, int(self.offset[at]), int(self.size[at])
+            if self._lows[at] == low:
+                return self.segments[self._numbers[at]], self._offsets[at], self._sizes[at]
             at -= 1
         return None
 
@@ -120,7 +117,7 @@ class Table:
         at = np.flatnonzero(counts & (self.number == self.segments.index(segment)))
         for row in at[np.argsort(self.offset[at])]:
             digest = self.high[row].tobytes() + self.low[row].tobytes()
-            yield digest, int(self.offset[row]), int(self.size[row])
+            yield digest, self._offsets[row], self._sizes[row]
 
 
 class Shelf:
@@ -151,7 +148,7 @@ class Shelf:
     def table(self) -> Table:
         """Return the table of all segments."""
         if self._table is None:
-            self._table = Table.of([self.segments[name] for name in sorted(self.segments)])
+            self._table = Table([self.segments[name] for name in sorted(self.segments)])
         return self._table
 
     def find(self, digest: bytes) -> tuple[Segment, int, int] | None:

@@ -46,11 +46,11 @@ class Unwritten:
 
     def __contains__(self, key: EntryKey) -> bool:
         """Return whether the bytes of *key* are here."""
-        return key in self._entries
+        return bool(self._entries) and key in self._entries
 
     def get(self, key: EntryKey) -> Data | None:
         """Return the bytes of *key*, if they are not written."""
-        return self._entries.get(key)
+        return self._entries.get(key) if self._entries else None
 
     def version(self, location: str) -> str | None:
         """Return the version to be remembered of *location*, if it is not written."""

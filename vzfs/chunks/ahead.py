@@ -37,7 +37,8 @@ ANOTHER: Final = 16
 """Chunks that are got at the first touch of an array, if it is at its beginning and an array of the
 same grid was walked through before."""
 SAMPLE: Final = 3
-"""Of more chunks than this, some are looked at to see whether the disk cache has them at hand."""
+"""Chunks that are looked at to see whether the disk cache still has all at hand, as of those before: the
+first, one in the middle and the last of those that come next."""
 LEARNING: Final = 1 / 16
 """How much one chunk's length says of the others'."""
 MAX_ARRAYS: Final = 256
@@ -80,10 +81,10 @@ class _Course:
     """The walks through one array, and how many bytes they may be ahead of their readers.
 
     *length* is that of its chunks, about; *read* counts what was got ahead and read. *waiting* are
-    chunks for which there was no room yet.
+    chunks for which there was no room yet. *is_at_hand* if the disk cache had all that came last.
     """
 
-    __slots__ = ("length", "reach", "read", "shape", "unread", "waiting", "walks")
+    __slots__ = ("is_at_hand", "length", "reach", "read", "shape", "unread", "waiting", "walks")
 
     def __init__(self, shape: tuple[int, ...], length: int) -> None:
         self.shape = shape
@@ -93,6 +94,7 @@ class _Course:
         self.unread = 0
         self.length = float(length)
         self.waiting: dict[tuple[int, ...], None] = {}
+        self.is_at_hand = False
 
 
 class _Unread(NamedTuple):
@@ -180,6 +182,12 @@ class ReadAhead:
         elif not offset:
             self._walk_on(refs, coords, ref)
 
+    def was_awaited(self, refs: ArrayRefs) -> None:
+        """Take note that somebody has to wait for a chunk: not all that comes next can be at hand."""
+        course = self._courses.get((refs.array.id, refs.array.grid.shape))
+        if course is not None:
+            course.is_at_hand = False
+
     # -- from chunk to chunk -------------------------------------------------------------------
 
     def _walk_on(self, refs: ArrayRefs, coords: tuple[int, ...], ref: ChunkRef) -> None:
@@ -244,6 +252,9 @@ class ReadAhead:
         """Send for as much of what waits as there is room for."""
         if not self._chunks.has_room(int(course.length)):
             return
+        if course.is_at_hand and self._are_at_hand(refs, list(course.waiting)):
+            course.waiting.clear()
+            return
         found: list[tuple[tuple[int, ...], ChunkRef]] = []
         room = self._budget - self._held
         for coords in list(course.waiting):
@@ -260,11 +271,21 @@ class ReadAhead:
         wanted = [
             (ref, [ByteRange(0, ref.length)], near(refs, coords, ref)) for coords, ref in found
         ]
-        for number, piece in self._chunks.ahead(wanted):
+        sent = self._chunks.ahead(wanted)
+        course.is_at_hand = not sent and len(found) > SAMPLE
+        for number, piece in sent:
             coords, ref = found[number]
             self._unread[refs.array.id, coords] = _Unread(piece, ref.length, now, course)
             self._sent += 1
             self._hold(course, ref.length)
+
+    def _are_at_hand(self, refs: ArrayRefs, waiting: list[tuple[int, ...]]) -> bool:
+        """Whether some of the chunks *waiting*, which stand for all, are in the disk cache or absent."""
+        for coords in {waiting[0], waiting[len(waiting) // 2], waiting[-1]}:
+            ref = _of_use(refs, coords)
+            if ref is not None and not self._chunks.is_at_hand(ref, near=near(refs, coords, ref)):
+                return False
+        return True
 
     def _make_room(self, size: int) -> int:
         """Drop what nobody has read for long, *size* bytes of it; return how many were dropped."""

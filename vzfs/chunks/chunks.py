@@ -48,6 +48,8 @@ REMEMBER_FAILURE: Final = 0.5
 MAX_FAILURES: Final = 10_000
 MAX_CONSUMED: Final = 64 * 2**20
 """Bytes of large pieces that are kept in memory after they were read to their end."""
+AT_ONCE: Final = 32
+"""Pieces that are looked for in the disk cache before others have their turn."""
 SHELF: Final = 26
 """Pieces from 64 MiB (2 to this power) of one object lie together in the disk cache."""
 
@@ -139,8 +141,8 @@ class Chunks:
             return data
         if wanted.identity in self._arrivals or self._disk is None:
             return None
-        entry = self._entry(wanted)
-        data = None if entry is None else self._disk.peek(entry, self._shelf(wanted, entry.version))
+        where = self._cached_as(wanted)
+        data = None if where is None else self._disk.peek(*where)
         if data is None:
             return None
         self._serve_pinned(wanted)
@@ -205,7 +207,12 @@ class Chunks:
             if data is not None:
                 self._counts["from_memory"] += 1
                 return data
-            arrival, order = self._arrivals.get(wanted.identity) or self._send_for_one(wanted)
+            coming = self._arrivals.get(wanted.identity)
+            if coming is None:
+                arrival, order = self._send_for_one(wanted)
+            else:
+                arrival, order = coming
+                order.haste.hurry()
             try:
                 return await arrival.reach(low, high)
             except AbandonedError:
@@ -255,11 +262,11 @@ class Chunks:
             return True
         if self._disk is None:
             return False
-        entry = self._entry(wanted)
-        if entry is None and self._pins.known(object_of(wanted.proof)) is None:
+        where = self._cached_as(wanted)
+        if where is None and self._pins.known(object_of(wanted.proof)) is None:
             version = await self._disk.last_version(self._pins.name(wanted.proof))
-            entry = None if version is None else self._entry(wanted, version)
-        return entry is not None and await self._disk.has(entry, self._shelf(wanted, entry.version))
+            where = None if version is None else self._cached_as(wanted, version)
+        return where is not None and await self._disk.has(*where)
 
     def is_stale(self, ref: ChunkRef, *, near: str = "", block: int = 0) -> bool:
         """Whether reading a chunk failed last because its source changed or vanished. Asks nobody."""
@@ -327,8 +334,8 @@ class Chunks:
         """Whether the disk cache gives a piece as soon as it is asked for."""
         if self._disk is None:
             return False
-        entry = self._entry(wanted)
-        return entry is not None and self._disk.holds(entry, self._shelf(wanted, entry.version))
+        where = self._cached_as(wanted)
+        return where is not None and self._disk.holds(*where)
 
     def state(self, piece: Piece) -> Literal["here", "coming", "gone"]:
         """Say where a piece is that was sent for: in memory, on its way, or neither any more."""
@@ -463,10 +470,12 @@ class Chunks:
         if self._disk is None:
             return list(missing)
         rest: list[tuple[Wanted, Arrival]] = []
-        for wanted, arrival in missing:
-            entry = self._entry(wanted, version)
-            assert entry is not None  # noqa: S101 -- the version is known
-            data: Buffer | None = await self._disk.get(entry, self._shelf(wanted, version))
+        for number, (wanted, arrival) in enumerate(missing):
+            if number % AT_ONCE == AT_ONCE - 1:
+                await trio.lowlevel.checkpoint()
+            where = self._cached_as(wanted, version)
+            assert where is not None  # noqa: S101 -- the version is known
+            data: Buffer | None = await self._disk.get(*where)
             if pin is not None and self._pins.known(object_of(wanted.proof)) is not pin:
                 return rest
             if data is None:
@@ -490,6 +499,8 @@ class Chunks:
             some = [missing[i] for i in group]
             part = self._send_for([w for w, _ in some], [a for _, a in some], order.urgency)
             part.was_sought = True
+            if part.has_readers():
+                part.haste.hurry()
         divided = {id(arrival) for _, arrival in missing}
         kept = [
             p for p in zip(order.wanted, order.arrivals, strict=True) if id(p[1]) not in divided
@@ -505,9 +516,11 @@ class Chunks:
     ) -> None:
         """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
         first = missing[0][0].proof
-        if self._disk is not None and order.urgency is Urgency.AHEAD:
+        if self._disk is not None and order.haste.urgency is Urgency.AHEAD:
             # Who waits for bytes does not wait for the disk; what it has no room for is not cached.
-            await self._disk.wait_for_room(sum(wanted.proof.max_length for wanted, _ in missing))
+            with trio.CancelScope() as scope, order.haste.heard_by(scope.cancel):
+                size = sum(wanted.proof.max_length for wanted, _ in missing)
+                await self._disk.wait_for_room(size)
         versions: set[str] = set()
 
         def admit(version: str) -> None:
@@ -526,7 +539,7 @@ class Chunks:
         ask = functools.partial(
             self._fetcher.fetch,
             pinned=None if pin is None else pin.version,
-            urgency=order.urgency,
+            urgency=Urgency.DEMAND if order.urgency is Urgency.DEMAND else order.haste,
         )
         if len(missing) > 1:
             last = max((wanted for wanted, _ in missing), key=lambda wanted: range_of(wanted).end)
@@ -577,36 +590,36 @@ class Chunks:
         self._keep(wanted, arrival)
         if self._disk is None:
             return
-        entry = self._entry(wanted)
-        if entry is None:
+        where = self._cached_as(wanted)
+        if where is None:
             return
+        entry, shelf = where
         pin = self._pins.known(object_of(wanted.proof))
         record = None
         if pin is not None and not pin.is_recorded:
             record, pin.is_recorded = entry.location, True
-        self._disk.store(
-            entry, arrival.landed(), shelf=self._shelf(wanted, entry.version), record=record
-        )
+        self._disk.store(entry, arrival.landed(), shelf=shelf, record=record)
 
     def _serve_pinned(self, wanted: Wanted) -> None:
         pin = self._pins.known(object_of(wanted.proof))
         if pin is not None:
             pin.is_served, pin.trouble = True, None
 
-    def _entry(self, wanted: Wanted, version: str | None = None) -> EntryKey | None:
-        """Return under what a piece is in the disk cache, None if its version is not known."""
+    def _cached_as(self, wanted: Wanted, version: str | None = None) -> tuple[EntryKey, str] | None:
+        """Return under what, and on which shelf, a piece is in the disk cache, None if its version is not known.
+
+        It lies with its neighbours in the object, or in the array.
+        """
+        place, offset, length, checksum = wanted.identity
+        key = place, checksum
         if version is None:
             version = fixed_version(wanted.proof, wanted.kind)
         if version is None:
-            pin = self._pins.known(object_of(wanted.proof))
+            pin = self._pins.known(key)
             if pin is None:
                 return None
             version = pin.version
-        _, offset, length, _ = wanted.identity
-        return EntryKey(self._pins.name(wanted.proof), version, offset, length)
-
-    def _shelf(self, wanted: Wanted, version: str) -> str:
-        """Return what a piece lies with in the disk cache: its neighbours in the object, or in the array."""
-        if wanted.kind is ChunkKind.NATIVE:
-            return wanted.near
-        return f"{self._pins.name(wanted.proof)} {version} {wanted.identity[1] >> SHELF}"
+        name = self._pins.name_of(key, wanted.proof)
+        is_native = wanted.kind is ChunkKind.NATIVE
+        shelf = wanted.near if is_native else f"{name} {version} {offset >> SHELF}"
+        return EntryKey(name, version, offset, length), shelf

@@ -11,7 +11,7 @@ from vzfs.chunks.pins import Place, place_of
 from vzfs.errors import SourceError
 from vzfs.model.location import ByteRange, Checksum
 from vzfs.model.manifest import ChunkKind, ChunkRef
-from vzfs.source import Urgency
+from vzfs.source import Haste, Urgency
 
 type Piece = tuple[Place, int, int, Checksum | None]
 """What identifies bytes within one mount: object, offset, length, and the version asked for."""
@@ -27,9 +27,12 @@ class Wanted(NamedTuple):
 
 
 class Order:
-    """Pieces of one object that are got together. *was_sought* once the disk was asked for them."""
+    """Pieces of one object that are got together. *was_sought* once the disk was asked for them.
 
-    __slots__ = ("arrivals", "scope", "urgency", "wanted", "was_sought")
+    *urgency* is that with which they were sent for, and *haste* how urgent they are since.
+    """
+
+    __slots__ = ("arrivals", "haste", "scope", "urgency", "wanted", "was_sought")
 
     def __init__(
         self, wanted: Sequence[Wanted], arrivals: Sequence[Arrival], urgency: Urgency
@@ -37,6 +40,7 @@ class Order:
         self.wanted = wanted
         self.arrivals = arrivals
         self.urgency = urgency
+        self.haste = Haste(urgency)
         self.scope = trio.CancelScope()
         self.was_sought = False
 

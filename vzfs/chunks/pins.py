@@ -105,7 +105,10 @@ class Pins:
 
     def name(self, wanted: AuthorizedRange) -> str:
         """Return the name of an object in the cache."""
-        key = object_of(wanted)
+        return self.name_of(object_of(wanted), wanted)
+
+    def name_of(self, key: Object, wanted: AuthorizedRange) -> str:
+        """Return the name in the cache of an object, which *wanted* is of and *key* tells from others."""
         name = self._names.get(key)
         if name is None:
             if len(self._names) >= MAX_NAMES:

@@ -1,6 +1,5 @@
 """The `vzfs` command: its subcommands, and what becomes of their errors."""
 
-import difflib
 import importlib
 import sys
 from typing import Final
@@ -9,6 +8,7 @@ import click
 
 from vzfs import __version__
 from vzfs.cli.exits import INTERRUPTED, USAGE, error_in, exit_code
+from vzfs.cli.starting import importing
 
 _COMMANDS: Final = {
     "mount": "mounting",
@@ -34,12 +34,15 @@ class _Subcommands(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
+            import difflib
+
             close = difflib.get_close_matches(cmd_name, _COMMANDS, 1)
             ctx.fail(
                 f"there is no command {cmd_name!r}"
                 + (f"; did you mean {close[0]!r}?" if close else "")
             )
-        module = importlib.import_module(f"vzfs.cli.{_COMMANDS[cmd_name]}")
+        with importing():
+            module = importlib.import_module(f"vzfs.cli.{_COMMANDS[cmd_name]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 

@@ -29,6 +29,7 @@ from vzfs.cli.options import (
     show_options,
     store_options,
 )
+from vzfs.cli.starting import importing
 from vzfs.cli.terminal import waiting
 from vzfs.config import Config
 from vzfs.errors import ErrorKind, MountError
@@ -185,11 +186,12 @@ def _serve(
     reload: Callable[[], Config],
 ) -> None:
     """Mount, and serve until unmounted."""
-    import trio
+    with importing():
+        import trio
 
-    from vzfs.access import Visibility
-    from vzfs.fuse import Ownership
-    from vzfs.mount import MountOptions, mount
+        from vzfs.access import Visibility
+        from vzfs.fuse import Ownership
+        from vzfs.mount import MountOptions, mount
 
     faulthandler.enable()
     forbid_core_dumps()

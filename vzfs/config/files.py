@@ -9,7 +9,6 @@ an error: a misspelt rule must not vanish in silence.
 import dataclasses
 import os
 import re
-import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -166,6 +165,8 @@ def _check_owner(path: Path, status: os.stat_result) -> None:
 
 
 def _parse(path: Path, text: str, *, is_administrators: bool) -> ConfigFile:
+    import tomllib  # nobody needs it who has no such file
+
     try:
         table = tomllib.loads(text)
     # Numbers of more than 4300 digits are a ValueError too.

@@ -499,12 +499,15 @@ class Filesystem:
         lines = held.opened.children(held.first, after)
         return (line._replace(position=base + line.position) for line in lines)
 
-    def run(self, inode: int, after: int, count: int) -> Run | None:
-        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None."""
+    def run(self, inode: int, after: int, count: int, *, with_sizes: bool = True) -> Run | None:
+        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None.
+
+        Names may be known before sizes are, which are all 0 then.
+        """
         if control.place_of(inode) is not None:
             return None
         hierarchy, number = self._of(inode)
-        return hierarchy.run(number, after, count)
+        return hierarchy.run(number, after, count, with_sizes=with_sizes)
 
     def _control_names(self, place: Place, after: int) -> Sequence[str]:
         """Return the names in a control directory. Raises NotLoaded, why they are not known."""

@@ -115,13 +115,20 @@ class Habit:
         self._named = 0
         self._looked_up = 0
 
+    @property
     def looks_up(self) -> bool:
-        """Return whether a listing that begins is to have attributes."""
-        if self._left == 0 and 2 * self._looked_up > self._named > 0:
-            self._left = PROBE
+        """Whether a listing that begins now is to have attributes."""
+        return self._left_behind_next > 0
+
+    @property
+    def _left_behind_next(self) -> int:
+        is_found = self._left == 0 and 2 * self._looked_up > self._named > 0
+        return max((PROBE if is_found else self._left) - 1, 0)
+
+    def begins(self) -> None:
+        """Hear that a listing has begun, as `looks_up` said that it would."""
+        self._left = self._left_behind_next
         self._named = self._looked_up = 0
-        self._left = max(self._left - 1, 0)
-        return self._left > 0
 
     def gave_names(self, count: int) -> None:
         """Hear how many names were given without attributes."""

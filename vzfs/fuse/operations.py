@@ -270,15 +270,19 @@ class Operations:
 
     def _list(self, inode: int, span: protocol.Span, *, is_plus: bool) -> Answer:
         room = min(span.size, MAX_LISTED)
-        run = self._filesystem.run(inode, span.offset, room // protocol.DIRENT_SIZE + 1)
+        # Further on the kernel asks where names are looked up.
+        is_wanted = is_plus and (span.offset > 0 or self._habit.looks_up)
+        count = room // protocol.DIRENT_SIZE + 1
+        run = self._filesystem.run(inode, span.offset, count, with_sizes=is_wanted)
         if run is None:
             return self._list_children(inode, span.offset, room, is_plus=is_plus)
         of = self._attributes(run.inode, is_dir=run.is_dir)
         form = Form.PLAIN
         if is_plus:
-            # Directories are looked into, and further on the kernel asks where names are looked up.
-            is_wanted = span.offset or run.is_dir or self._habit.looks_up()
-            form = Form.PLUS if is_wanted else Form.PLUS_NAMES
+            # Directories are looked into.
+            form = Form.PLUS if is_wanted or run.is_dir else Form.PLUS_NAMES
+            if not span.offset and not run.is_dir:
+                self._habit.begins()
         found, count = listing.lines(run, form, room, of, FOREVER)
         if form is Form.PLUS_NAMES:
             self._habit.gave_names(count)

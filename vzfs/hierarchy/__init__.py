@@ -1,14 +1,17 @@
 """Hierarchies: one snapshot in one view each, as the file system shows it."""
 
-from vzfs.hierarchy.entries import Attrs, Child, NotLoaded, Run, Totals, settle
-from vzfs.hierarchy.hierarchy import (
-    MAX_COMPANION,
+from vzfs.hierarchy.entries import (
     MAX_NAME,
-    Hierarchy,
-    Reading,
+    Attrs,
+    Child,
+    NotLoaded,
+    Run,
+    Totals,
     check_length,
     nbytes_of,
+    settle,
 )
+from vzfs.hierarchy.hierarchy import MAX_COMPANION, Hierarchy, Reading
 from vzfs.hierarchy.provenance import CACHED, XATTR_PREFIX, no_attribute
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a directory shows, and how to wait for it: attributes, lines of listings, totals."""
+"""What a directory shows, and how to wait for it: names, attributes, lines of listings, totals."""
 
 import contextlib
 import dataclasses
@@ -7,9 +7,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from vzfs.errors import ErrorKind, SourceError, VzfsError
+from vzfs.errors import ErrorKind, NameProblem, SourceError, VzfsError
 from vzfs.model.manifest import Column
 
+MAX_NAME: Final = 255
+"""Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
 MAX_LOADS: Final = 16
 """Times that something is loaded for one question; it takes two or three."""
 
@@ -84,3 +86,14 @@ class Totals:
 
     size: int
     files: int
+
+
+def nbytes_of(name: str) -> int:
+    """Return how long a name is for the kernel."""
+    return len(name.encode("utf-8", "surrogateescape"))
+
+
+def check_length(name: str) -> None:
+    """Raise NameProblem for a name that no directory can have."""
+    if nbytes_of(name) > MAX_NAME:
+        raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])

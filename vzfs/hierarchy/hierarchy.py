@@ -22,7 +22,17 @@ from vzfs.chunks import Chunks, ReadAhead, near, read_alike
 from vzfs.decoding.decoder import Decoder
 from vzfs.errors import ErrorKind, NameProblem, VzfsError
 from vzfs.flights import Flights
-from vzfs.hierarchy.entries import Attrs, Child, NotLoaded, Run, Totals, settle
+from vzfs.hierarchy.entries import (
+    MAX_NAME,
+    Attrs,
+    Child,
+    NotLoaded,
+    Run,
+    Totals,
+    check_length,
+    nbytes_of,
+    settle,
+)
 from vzfs.hierarchy.provenance import (
     CACHED,
     XATTR_PREFIX,
@@ -40,8 +50,6 @@ from vzfs.tree.tree import Chunk, Document, Entry, KeyDir, NodeDir, Tree
 from vzfs.views.forms import Decoded, Form, Frame, Framed
 from vzfs.views.presentation import Presentation
 
-MAX_NAME: Final = 255
-"""Bytes of a name, as everywhere on Linux. Longer names are in no listing."""
 MAX_COMPANION: Final = 256 * 2**10
 """Bytes of the only chunk of an array that is got along with those of its neighbours."""
 MAX_COMPANIONS: Final = 32
@@ -118,7 +126,8 @@ class Hierarchy:
         self._wording: Flights[str, None] = Flights()
         self._is_counted = not presentation.needs_counts
         self._accompanied: set[int] = set()
-        self._known: dict[int, Attrs] = {}
+        self._known: dict[int, tuple[Attrs, Chunk]] = {}
+        self._array_refs: dict[int, ArrayRefs] = {}
         self._found: dict[int, _Found] = {}
         # A listing comes in many pages; its lines are made once.
         self._entries = functools.lru_cache(MAX_LISTINGS)(self._list_entries)
@@ -195,9 +204,8 @@ class Hierarchy:
 
     def attrs(self, inode: int) -> Attrs:
         """Return the attributes of an inode. Raises NameProblem if it is stale, NotLoaded."""
-        attrs = self._known.get(inode)
-        if attrs is None:
-            attrs = self._attrs_of(self._inodes.entry(inode))
+        known = self._known.get(inode)
+        attrs = self._attrs_of(self._inodes.entry(inode)) if known is None else known[0]
         if attrs is None:
             raise NameProblem(ErrorKind.STALE_INODE, "this inode is not in the mount")
         return attrs
@@ -230,7 +238,7 @@ class Hierarchy:
                 if length is None:
                     return None
                 attrs = Attrs(inode, is_dir=False, size=_size(self._form(node), length))
-                _remember(self._known, inode, attrs)
+                _remember(self._known, inode, (attrs, entry))
                 return attrs
 
     def _refs(self, node: int, prefix: tuple[int, ...]) -> ArrayRefs:
@@ -240,12 +248,26 @@ class Hierarchy:
             raise NotLoaded(functools.partial(refs.load, prefix))
         return refs
 
+    def _listed_refs(
+        self, node: int, prefix: tuple[int, ...], *, with_sizes: bool = True
+    ) -> ArrayRefs:
+        """Return the chunk refs of an array, which know all lines of a directory, or its names. Raises NotLoaded."""
+        refs = self._all_refs(node)
+        if with_sizes and len(prefix) + 1 == len(refs.array.grid.shape):
+            return self._refs(node, prefix)
+        if not refs.has_names(prefix):
+            raise NotLoaded(functools.partial(refs.load_names, prefix))
+        return refs
+
     def _all_refs(self, node: int) -> ArrayRefs:
         """Return the chunk refs of an array, which depend on no view. Raises as `Tree.array` does."""
-        self._tree.array(node)
-        array = self.presentation.stored(node)
-        assert isinstance(array, Array)  # noqa: S101 -- as it is shown, so it is stored
-        return self.checkout.refs(array)
+        refs = self._array_refs.get(node)
+        if refs is None:
+            self._tree.array(node)
+            array = self.presentation.stored(node)
+            assert isinstance(array, Array)  # noqa: S101 -- as it is shown, so it is stored
+            refs = self._array_refs[node] = self.checkout.refs(array)
+        return refs
 
     def _form(self, node: int) -> Form | None:
         return self.presentation.form(node)
@@ -283,28 +305,32 @@ class Hierarchy:
                 keys = self._keys_of(node, after)
                 return itertools.chain(self._node_children(node, after), keys)
             case KeyDir(node, prefix):
-                refs = self._refs(node, prefix)
+                refs = self._listed_refs(node, prefix)
                 return self._key_children(refs, node, prefix, max(after - _FIRST_CHUNK, 0))
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file")
 
-    def run(self, inode: int, after: int, count: int) -> Run | None:
-        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None."""
+    def run(self, inode: int, after: int, count: int, *, with_sizes: bool = True) -> Run | None:
+        """Return the next *count* lines, as `children` does, where they are a directory's of keys; else None.
+
+        Names may be known before sizes are, which are all 0 then.
+        """
         entry = self._inodes.entry(inode)
         if not isinstance(entry, KeyDir):
             return None
         first = self._inodes.first_below(entry.node, entry.prefix)
         if first is None:
             return None
-        refs = self._refs(entry.node, entry.prefix)
+        refs = self._listed_refs(entry.node, entry.prefix, with_sizes=with_sizes)
         is_leaf = len(entry.prefix) + 1 == len(refs.array.grid.shape)
         begin = max(after - _FIRST_CHUNK, 0)
-        numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
-        form = self._form(entry.node)
-        if not is_leaf:
+        if is_leaf and with_sizes:
+            numbers, sizes = refs.children_arrays(entry.prefix, begin, count)
+            form = self._form(entry.node)
+            sizes = sizes if form is None else form.sizes(sizes)
+        else:
+            numbers = refs.names_arrays(entry.prefix, begin, count)
             sizes = np.zeros_like(numbers)
-        elif form is not None:
-            sizes = form.sizes(sizes)
         return Run(numbers, sizes, first, _FIRST_CHUNK + 1, not is_leaf)
 
     def _node_children(self, node: int, after: int) -> Iterator[Child]:
@@ -335,7 +361,7 @@ class Hierarchy:
         first = max(after - _FIRST_CHUNK, 0)
         if encoding.separator == "/" and shape:
             if encoding.style is KeyStyle.V2:
-                return self._key_children(self._refs(node, ()), node, (), first)
+                return self._key_children(self._listed_refs(node, ()), node, (), first)
             if first or not self._has_any(node, ()):
                 return iter(())
             keys = Attrs(self._inodes.number(KeyDir(node, ())), is_dir=True, size=0)
@@ -383,7 +409,8 @@ class Hierarchy:
         """
         found = self._found.get(inode)
         if found is None:
-            entry = self._inodes.entry(inode)
+            known = self._known.get(inode)
+            entry = self._inodes.entry(inode) if known is None else known[1]
             if not isinstance(entry, Chunk):
                 return self._document(entry)[offset : offset + size]
             found = self._chunk(entry)
@@ -421,6 +448,7 @@ class Hierarchy:
         if not isinstance(entry, Chunk):
             return self._document(entry)[offset : offset + size]
         refs, coords, ref, form = await settle(self._chunk, entry)
+        self._ahead.was_awaited(refs)
         beside = near(refs, coords, ref)
         if form is None:
             block = self._ahead.block(refs, coords, ref, offset)
@@ -583,17 +611,6 @@ class Hierarchy:
         return about_snapshot(self.checkout, self._reading.access, self.ref) | {
             "view": str(self.presentation.view)
         }
-
-
-def nbytes_of(name: str) -> int:
-    """Return how long a name is for the kernel."""
-    return len(name.encode("utf-8", "surrogateescape"))
-
-
-def check_length(name: str) -> None:
-    """Raise NameProblem for a name that no directory can have."""
-    if nbytes_of(name) > MAX_NAME:
-        raise NameProblem(ErrorKind.NAME_TOO_LONG, "the name is too long", where=name[:32])
 
 
 def _size(form: Form | None, length: int) -> int:

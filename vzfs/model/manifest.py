@@ -7,14 +7,27 @@ takes no memory. Nothing here knows which format the rows came from.
 """
 
 import bisect
-import enum
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from vzfs.model.location import ByteRange, Checksum, ETag, LastModified
+from vzfs.model.chunkref import ChunkKind, ChunkRef
+from vzfs.model.location import Checksum, ETag, LastModified
+
+__all__ = [
+    "MAX_FLAT_INDEX",
+    "ChecksumTable",
+    "ChunkKind",
+    "ChunkRef",
+    "Column",
+    "Manifest",
+    "Narrow",
+    "StringTable",
+    "ascending",
+    "narrow",
+]  # fmt: skip
 
 type Column[T: np.generic] = npt.NDArray[T]
 
@@ -30,34 +43,6 @@ _FEW_ROWS: Final = 64
 """Chunks of a directory up to which it is listed together with those behind it."""
 _ROWS: Final = 4096
 """Rows that are looked at together."""
-
-
-class ChunkKind(enum.IntEnum):
-    """Where a chunk's bytes lie: in the manifest, in the repository, or in somebody's object."""
-
-    INLINE = 0
-    NATIVE = 1
-    VIRTUAL = 2
-
-
-class ChunkRef(NamedTuple):
-    """Where the bytes of one chunk are.
-
-    *location* is "" for an inline chunk (its bytes are *inline*), a key in the repository's own
-    storage for a native one, and the location exactly as the repository wrote it for a virtual one.
-    """
-
-    kind: ChunkKind
-    length: int
-    location: str = ""
-    offset: int = 0
-    checksum: Checksum | None = None
-    inline: bytes | memoryview = b""
-
-    @property
-    def range(self) -> ByteRange:
-        """The bytes of the object at *location* that are the chunk."""
-        return ByteRange(self.offset, self.length)
 
 
 _KINDS: Final = tuple(ChunkKind)

@@ -64,7 +64,8 @@ class Snapshot:
 
     *nodes* are sorted by the UTF-8 bytes of their paths and have no path twice. *written_at* is in
     nanoseconds since the Unix epoch. *parent* is the id of the snapshot before, if the file says
-    it.
+    it. *full* are the ids of the manifest files that have a ref for every chunk of the regions for
+    which they speak, by the snapshot's own count: enough to name what is there, and no more.
     """
 
     id: str
@@ -73,6 +74,7 @@ class Snapshot:
     metadata: Mapping[str, object]
     nodes: tuple[Node, ...]
     parent: str | None = None
+    full: frozenset[str] = frozenset()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

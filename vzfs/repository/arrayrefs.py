@@ -4,18 +4,23 @@ An array's manifests cover disjoint regions of its grid. Each loads when a name 
 first asked for. While one cannot be loaded, what it may hold is unknown: `find`, `length_of`,
 `has_any` and listings then raise why, and never guess "absent". After `load` the answers come from
 memory, without a checkpoint.
+
+Of a manifest that is full, by the snapshot's count, the names are known before it is loaded: that
+there is something below a prefix, and which coordinates come next. That a chunk is there, and where,
+is for the manifest alone to say.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from typing import Final, NamedTuple
 
 import numpy as np
 import trio
 
 from vzfs.errors import VzfsError
+from vzfs.model.chunkgrid import ChunkGrid
 from vzfs.model.manifest import ChunkRef, Column, Manifest
-from vzfs.model.regions import Regions, separate
-from vzfs.model.snapshot import Array
+from vzfs.model.regions import Ranges, Regions, separate
+from vzfs.model.snapshot import Array, Extents
 
 RETRY_AFTER: Final = 5.0
 """Seconds for which a manifest that could not be loaded is not tried again."""
@@ -51,17 +56,25 @@ class _Below(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """A manifest that may hold children from *low* to *high* of what is listed."""
+    """A manifest that may hold children from *low* to *high* of what is listed.
+
+    None is in the place of one that is not loaded and has all of them.
+    """
 
     low: int
     high: int
-    part: Manifest
+    part: Manifest | None
 
 
 class ArrayRefs:
     """Names of one array's chunks -> chunk refs."""
 
-    def __init__(self, array: Array, load: Callable[[str], Awaitable[Manifest]]) -> None:
+    def __init__(
+        self,
+        array: Array,
+        load: Callable[[str], Awaitable[Manifest]],
+        full: Set[str] = frozenset(),
+    ) -> None:
         self.array: Final = array
         self._load = load
         self._parts: list[Manifest | _Failure | None] = [None] * len(array.manifests)
@@ -69,8 +82,9 @@ class ArrayRefs:
         self._sole: Manifest | None = None
         self._strides: Final = array.grid.strides
         self._ravel: Final = array.grid.ravel
-        self._ranges: Final = [m.extents.ranges for m in array.manifests]
+        self._ranges: Final = [_inside(array.grid, m.extents) for m in array.manifests]
         self._regions: Final = Regions(self._ranges)
+        self._full: Final = [m.id in full for m in array.manifests]
         self._loading = trio.Semaphore(MAX_LOADS)
 
     # -- loading -------------------------------------------------------------------------------
@@ -81,9 +95,20 @@ class ArrayRefs:
 
     async def load(self, prefix: tuple[int, ...]) -> None:
         """Load every manifest that may hold a chunk whose coordinates begin with *prefix*."""
-        if not self._missing:
-            return
-        due = [i for i in self._meeting(prefix) if self._is_due(i)]
+        if self._missing:
+            await self._load_parts(prefix, [i for i in self._meeting(prefix) if self._is_due(i)])
+
+    def has_names(self, prefix: tuple[int, ...]) -> bool:
+        """Whether `load_names` would have nothing to do."""
+        return not self._missing or not any(map(self._is_nameless, self._meeting(prefix)))
+
+    async def load_names(self, prefix: tuple[int, ...]) -> None:
+        """Load the manifests that it takes to know which coordinates come next behind *prefix*."""
+        if self._missing:
+            due = [i for i in self._meeting(prefix) if self._is_nameless(i)]
+            await self._load_parts(prefix, due)
+
+    async def _load_parts(self, prefix: tuple[int, ...], due: Sequence[int]) -> None:
         if len(due) == 1:
             await self._load_part(due[0])
         elif due:
@@ -103,6 +128,13 @@ class ArrayRefs:
     def _is_due(self, i: int) -> bool:
         part = self._parts[i]
         return part is None or (isinstance(part, _Failure) and part.until <= trio.current_time())
+
+    def _is_nameless(self, i: int) -> bool:
+        return not self._full[i] and self._is_due(i)
+
+    def _is_full(self, i: int) -> bool:
+        """Whether a manifest is not loaded, and has every chunk of its region."""
+        return self._full[i] and not isinstance(self._parts[i], Manifest)
 
     async def _load_part(self, i: int) -> None:
         async with self._loading:
@@ -168,6 +200,8 @@ class ArrayRefs:
         if self._sole is not None:
             return self._sole.has_any(low, high)
         meeting = self._meeting(prefix)
+        if any(map(self._is_full, meeting)):
+            return True
         has_loaded = False
         for i in sorted(meeting, key=self._is_due):
             if self._is_due(i):
@@ -183,14 +217,17 @@ class ArrayRefs:
         return False
 
     def known_any(self, prefix: tuple[int, ...]) -> bool | None:
-        """Answer as `has_any` does, from what is loaded; None where that does not say."""
+        """Answer as `has_any` does, without loading anything; None where what is known does not say."""
         low, high = self.array.grid.span(prefix)
         if self._sole is not None:
             return self._sole.has_any(low, high)
-        parts = [self._parts[i] for i in self._meeting(prefix)]
+        meeting = self._meeting(prefix)
+        parts = [self._parts[i] for i in meeting]
         if any(isinstance(part, Manifest) and part.has_any(low, high) for part in parts):
             return True
-        if any(map(self._is_due, self._meeting(prefix))):
+        if any(map(self._is_full, meeting)):
+            return True
+        if any(map(self._is_due, meeting)):
             return None
         for part in parts:
             _loaded(part)
@@ -199,21 +236,36 @@ class ArrayRefs:
     def children_arrays(self, prefix: tuple[int, ...], first: int, count: int) -> Children:
         """Return the next coordinates below *prefix*, from *first* on, and the lengths of chunks (else 0).
 
-        They are at most *count*, and as many if there are as many. Raises as `find` does.
+        They are at most *count*, and as many if there are as many. What is loaded are all manifests
+        that it takes, or, where the coordinates are not chunks, their names. Raises as `find` does.
         """
+        return self._listed(prefix, first, count, of_names=not self._is_leaf(prefix))
+
+    def names_arrays(self, prefix: tuple[int, ...], first: int, count: int) -> Column[np.int64]:
+        """Return the next coordinates as `children_arrays` does; their names are loaded. Raises as `find` does."""
+        return self._listed(prefix, first, count, of_names=True)[0]
+
+    def _listed(
+        self, prefix: tuple[int, ...], first: int, count: int, *, of_names: bool
+    ) -> Children:
         axis = len(prefix)
         below = _Below(*self.array.grid.span(prefix), self._strides[axis])
-        return _listed(self._runs(prefix, axis), below, first, count)
+        return _listed(self._runs(prefix, axis, of_names=of_names), below, first, count)
+
+    def _is_leaf(self, prefix: tuple[int, ...]) -> bool:
+        """Whether what comes next behind *prefix* are chunks."""
+        return len(prefix) + 1 >= len(self._strides)
 
     def children(self, prefix: tuple[int, ...], first: int = 0) -> Iterator[Child]:
         """Yield the next coordinates below *prefix*, from *first* on, ascending, each once.
 
         Memory does not grow with their number, nor the time to the first with that of the
-        manifests. Raises as `find` does.
+        manifests. What is loaded is as for `children_arrays`. Raises as `find` does.
         """
         axis = len(prefix)
         below = _Below(*self.array.grid.span(prefix), self._strides[axis])
-        return _one_by_one(self._runs(prefix, axis), below, first)
+        runs = self._runs(prefix, axis, of_names=not self._is_leaf(prefix))
+        return _one_by_one(runs, below, first)
 
     def all_chunks_arrays(self, first: int, count: int) -> Children:
         """Return flat indices, from *first* on, and lengths, as `children_arrays` does."""
@@ -225,7 +277,7 @@ class ArrayRefs:
 
     def manifests(self) -> list[Manifest]:
         """Return the distinct manifests of the array. Raises as `find` does."""
-        return [run.part for run in self._runs((), 0)]
+        return [run.part for run in self._runs((), 0) if run.part is not None]
 
     async def is_complete(self) -> bool:
         """Whether the snapshot has every chunk of the grid. Raises as `find` does."""
@@ -236,20 +288,43 @@ class ArrayRefs:
         stride = self._strides[0] if self._strides and self._sole is None else 1
         return [_Run(low * stride, high * stride, part) for low, high, part in self._runs((), 0)]
 
-    def _runs(self, prefix: tuple[int, ...], axis: int) -> list[_Run]:
+    def _runs(self, prefix: tuple[int, ...], axis: int, *, of_names: bool = False) -> list[_Run]:
         """Return the distinct manifests that may hold chunks below *prefix*, and where along *axis*; sorted.
 
-        One file may speak for several regions of an array; its rows are counted once.
+        One file may speak for several regions of an array; its rows are counted once. *of_names*:
+        names are enough, so that those that are full need not be loaded.
         """
         if self._sole is not None:
             return [_Run(0, self.array.grid.size, self._sole)]
         found: dict[int, _Run] = {}
+        full: list[tuple[int, int]] = []
         for i in self._meeting(prefix):
+            if of_names and self._is_full(i):
+                full.append(self._ranges[i][axis])
+                continue
             part = _loaded(self._parts[i])
             low, high = self._ranges[i][axis] if self._strides else (0, 1)
             known = found.get(id(part), _Run(low, high, part))
             found[id(part)] = _Run(min(known.low, low), max(known.high, high), part)
-        return sorted(found.values(), key=lambda run: run.low)
+        runs = [*found.values(), *(_Run(low, high, None) for low, high in _joined(full))]
+        return sorted(runs, key=lambda run: run.low)
+
+
+def _inside(grid: ChunkGrid, extents: Extents) -> Ranges:
+    """Return what of a region is inside *grid*, which may have shrunk since; an empty one if nothing is."""
+    ranges = zip(extents.ranges, grid.shape, strict=True)
+    return tuple((low, min(high, n)) for (low, high), n in ranges)
+
+
+def _joined(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return *spans*, ascending, those that touch or overlap as one."""
+    joined: list[tuple[int, int]] = []
+    for low, high in sorted(spans):
+        if joined and low <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], high)
+        else:
+            joined.append((low, high))
+    return joined
 
 
 def _loaded(part: Manifest | _Failure | None) -> Manifest:
@@ -275,7 +350,7 @@ def _one_by_one(runs: Sequence[_Run], below: _Below, first: int) -> Iterator[Chi
 def _listed(runs: Sequence[_Run], below: _Below, first: int, count: int) -> Children:
     """Return the next *count* children from *first* on."""
     if len(runs) == 1:
-        return _next(runs[0].part, below, first, count)
+        return _next(runs[0], below, first, count)
     pages = [_NO_CHILDREN]
     for together in _in_turn(runs, first):
         start = first
@@ -288,17 +363,17 @@ def _listed(runs: Sequence[_Run], below: _Below, first: int, count: int) -> Chil
     return np.concatenate([p[0] for p in pages]), np.concatenate([p[1] for p in pages])
 
 
-def _in_turn(runs: Sequence[_Run], first: int) -> Iterator[list[Manifest]]:
+def _in_turn(runs: Sequence[_Run], first: int) -> Iterator[Sequence[_Run]]:
     """Yield those manifests together whose children from *first* on may alternate, before those beyond."""
     if len(runs) == 1:
-        yield [runs[0].part]
+        yield runs
         return
     runs = [run for run in runs if run.high > first]
     for together in separate([(run.low, run.high) for run in runs]):
-        yield [runs[i].part for i in together]
+        yield [runs[i] for i in together]
 
 
-def _merged(parts: Sequence[Manifest], below: _Below, first: int, count: int) -> Children:
+def _merged(parts: Sequence[_Run], below: _Below, first: int, count: int) -> Children:
     """Return up to *count* of the next children of *parts* together, none only if there is none."""
     if len(parts) == 1:
         return _next(parts[0], below, first, count)
@@ -315,8 +390,13 @@ def _merged(parts: Sequence[Manifest], below: _Below, first: int, count: int) ->
     return coordinates, lengths[rows[: len(coordinates)]]
 
 
-def _next(part: Manifest, below: _Below, first: int, count: int) -> Children:
-    """Return the next *count* children that *part* has, from *first* on."""
+def _next(run: _Run, below: _Below, first: int, count: int) -> Children:
+    """Return the next *count* children that *run* has, from *first* on."""
+    part = run.part
+    if part is None:
+        first = max(first, run.low)
+        names = np.arange(first, min(run.high, first + count), dtype=np.int64)
+        return names, np.zeros(len(names), np.int64)
     start = below.low + first * below.stride
     if below.stride == 1:
         flats, lengths = part.chunks(start, below.high, count)

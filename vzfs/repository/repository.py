@@ -123,7 +123,8 @@ class Checkout:
         """Return the chunk refs of *array*, none of its manifests loaded for this call."""
         found = self._refs.get(array.id)
         if found is None:
-            found = self._refs[array.id] = ArrayRefs(array, functools.partial(self._load, array.id))
+            load = functools.partial(self._load, array.id)
+            found = self._refs[array.id] = ArrayRefs(array, load, self.snapshot.full)
         return found
 
     async def preload(

@@ -25,6 +25,7 @@ from vzfs.source import (
     Fetched,
     Fetcher,
     Pace,
+    Pressing,
     Sink,
     SourceStatistics,
     Urgency,
@@ -96,7 +97,7 @@ class NoSource:
         pinned: str | None = None,
         *,
         sink: Sink | None = None,
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Raise SourceError (`OFFLINE`)."""
         _refuse(wanted.location)
@@ -167,7 +168,7 @@ class Remembered:
         pinned: str | None = None,
         *,
         sink: Sink | None = None,
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Return an object, from the cache if its storage is away. Raises SourceError."""
         if wanted.range is not None:

@@ -27,7 +27,9 @@ from vzfs.source.fetcher import (
     DEFAULT_PACE,
     Fetched,
     Fetcher,
+    Haste,
     Pace,
+    Pressing,
     Sink,
     SourceStatistics,
     Timing,
@@ -37,6 +39,6 @@ from vzfs.source.hosts import Places
 from vzfs.source.source import Source
 
 __all__ = [
-    "DEFAULT_PACE", "Egress", "Fetched", "Fetcher", "Pace", "Places", "Sink", "Source",
+    "DEFAULT_PACE", "Egress", "Fetched", "Fetcher", "Haste", "Pace", "Places", "Pressing", "Sink", "Source",
     "SourceStatistics", "Timing", "Urgency",
 ]  # fmt: skip

@@ -6,8 +6,10 @@ It gives exactly the bytes that were asked for, of one version of the object, or
 in time.
 """
 
+import contextlib
 import dataclasses
 import enum
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple, Protocol
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
@@ -38,6 +40,41 @@ class Urgency(enum.IntEnum):
     """Somebody."""
     AHEAD = 1
     """Nobody yet."""
+
+
+class Haste:
+    """How urgent a fetch is, where that may change while it waits: somebody comes who wants it."""
+
+    __slots__ = ("_hearing", "urgency")
+
+    def __init__(self, urgency: Urgency) -> None:
+        self.urgency = urgency
+        self._hearing: list[Callable[[], object]] = []
+
+    def hurry(self) -> None:
+        """Say that somebody waits for it now."""
+        if self.urgency is not Urgency.DEMAND:
+            self.urgency = Urgency.DEMAND
+            for hear in tuple(self._hearing):
+                hear()
+
+    @contextlib.contextmanager
+    def heard_by(self, hear: Callable[[], object]) -> Iterator[None]:
+        """Call *hear* if it becomes urgent in this block."""
+        self._hearing.append(hear)
+        try:
+            yield
+        finally:
+            self._hearing.remove(hear)
+
+
+type Pressing = Urgency | Haste
+"""How urgent a fetch is, for good or for now."""
+
+
+def urgency_of(pressing: Pressing) -> Urgency:
+    """Return how urgent it is now."""
+    return pressing.urgency if isinstance(pressing, Haste) else pressing
 
 
 class Sink(Protocol):
@@ -128,7 +165,7 @@ class Fetcher(Protocol):
         pinned: str | None = None,
         *,
         sink: Sink | None = None,
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Return the bytes of *wanted*: the exact range, or the whole object up to its `max_length`.
 

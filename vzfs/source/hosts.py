@@ -8,15 +8,16 @@ Requests that somebody waits for go before those that read ahead, and these neve
 a point read finds one at once, however much is being read ahead.
 """
 
+import contextlib
 import math
-import statistics
 from collections import OrderedDict, deque
+from collections.abc import Iterable
 from typing import Final
 
 import trio
 
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source.fetcher import DEFAULT_PACE, Pace, Urgency
+from vzfs.source.fetcher import DEFAULT_PACE, Haste, Pace, Pressing, Urgency, urgency_of
 
 HOST_SHARE: Final = 4
 """One part in so many of all requests under way is the most that one host gets."""
@@ -122,7 +123,7 @@ class Places:
         self.total: Final = total
         self._free = total
         self._free_ahead = max(int(total * AHEAD_SHARE), 1)
-        self._waiting: dict[Urgency, OrderedDict[trio.lowlevel.Task, None]] = {
+        self._waiting: dict[Urgency, OrderedDict[trio.lowlevel.Task, list[Urgency]]] = {
             urgency: OrderedDict() for urgency in Urgency
         }
 
@@ -147,17 +148,34 @@ class Places:
         self._free -= 1
         return True
 
-    async def wait(self, urgency: Urgency) -> None:
-        """Take a place, where `take` found none, as soon as it is this task's turn."""
+    async def wait(self, pressing: Pressing) -> Urgency:
+        """Take a place, where `take` found none, as soon as it is this task's turn.
+
+        Whoever becomes more urgent meanwhile goes behind those who are so already. Returns with which
+        urgency the place was taken.
+        """
         task = trio.lowlevel.current_task()
-        queue = self._waiting[urgency]
-        queue[task] = None
+        taken: list[Urgency] = []
+        self._waiting[urgency_of(pressing)][task] = taken
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            del queue[task]
+            for queue in self._waiting.values():
+                queue.pop(task, None)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        await trio.lowlevel.wait_task_rescheduled(abort)
+        def hurry() -> None:
+            if task not in self._waiting[Urgency.AHEAD]:
+                return  # its turn has come
+            del self._waiting[Urgency.AHEAD][task]
+            if self.take(Urgency.DEMAND):
+                taken.append(Urgency.DEMAND)
+                trio.lowlevel.reschedule(task)
+            else:
+                self._waiting[Urgency.DEMAND][task] = taken
+
+        with pressing.heard_by(hurry) if isinstance(pressing, Haste) else contextlib.nullcontext():
+            await trio.lowlevel.wait_task_rescheduled(abort)
+        return taken[0]
 
     def release(self, urgency: Urgency) -> None:
         """Give a place back that was taken with the same *urgency*."""
@@ -166,7 +184,8 @@ class Places:
             self._free_ahead += 1
         for waiting, queue in self._waiting.items():
             while queue and self.take(waiting):
-                task, _ = queue.popitem(last=False)
+                task, taken = queue.popitem(last=False)
+                taken.append(waiting)
                 trio.lowlevel.reschedule(task)
 
 
@@ -186,38 +205,48 @@ class HostPlaces:
         self._own.release(urgency)
         return False
 
-    async def wait(self, urgency: Urgency) -> None:
-        """Take a place, where `take` found none, as soon as it is this task's turn."""
-        if not self._own.take(urgency):
-            await self._own.wait(urgency)
-        try:
-            if not self._overall.take(urgency):
-                await self._overall.wait(urgency)
-        except BaseException:
-            self._own.release(urgency)
-            raise
+    async def wait(self, pressing: Pressing) -> tuple[Urgency, Urgency]:
+        """Take a place, where `take` found none, as soon as it is this task's turn, as `Places.wait` does.
 
-    def release(self, urgency: Urgency) -> None:
-        """Give a place back that was taken with the same *urgency*."""
-        self._overall.release(urgency)
-        self._own.release(urgency)
+        Returns with which urgency the place was taken at this host, and of all.
+        """
+        own = urgency_of(pressing)
+        if not self._own.take(own):
+            own = await self._own.wait(pressing)
+        try:
+            overall = urgency_of(pressing)
+            if not self._overall.take(overall):
+                overall = await self._overall.wait(pressing)
+        except BaseException:
+            self._own.release(own)
+            raise
+        return own, overall
+
+    def release(self, own: Urgency, overall: Urgency | None = None) -> None:
+        """Give a place back that was taken with the same urgencies at this host, and of all."""
+        self._overall.release(own if overall is None else overall)
+        self._own.release(own)
 
 
 class ThreadLimiter:
-    """What `trio.to_thread.run_sync` takes for a limiter: a place of *places* for each thread."""
+    """What `trio.to_thread.run_sync` takes for a limiter: a place of *places* for one thread."""
 
-    def __init__(self, places: HostPlaces, urgency: Urgency) -> None:
+    __slots__ = ("_places", "_pressing", "_taken")
+
+    def __init__(self, places: HostPlaces, pressing: Pressing) -> None:
         self._places = places
-        self._urgency = urgency
+        self._pressing = pressing
+        self._taken = (urgency_of(pressing),) * 2
 
     async def acquire_on_behalf_of(self, borrower: object) -> None:
         """Take a place, and wait for it if need be."""
-        if not self._places.take(self._urgency):
-            await self._places.wait(self._urgency)
+        self._taken = (urgency_of(self._pressing),) * 2
+        if not self._places.take(self._taken[0]):
+            self._taken = await self._places.wait(self._pressing)
 
     def release_on_behalf_of(self, borrower: object) -> None:
         """Give a place back."""
-        self._places.release(self._urgency)
+        self._places.release(*self._taken)
 
 
 class Meter:
@@ -235,9 +264,9 @@ class Meter:
         if self._pace is None:
             latency, bandwidth = self._default
             if self._latencies:
-                latency = statistics.median(self._latencies)
+                latency = _median(self._latencies)
             if self._bandwidths:
-                bandwidth = statistics.median(self._bandwidths)
+                bandwidth = _median(self._bandwidths)
             self._pace = Pace(latency, bandwidth)
         return self._pace
 
@@ -251,6 +280,12 @@ class Meter:
         if count >= _BULK and seconds > 0:
             self._bandwidths.append(count / seconds)
             self._pace = None
+
+
+def _median(values: Iterable[float]) -> float:
+    """Return the median, the upper of two in the middle."""
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]
 
 
 class Latencies:

@@ -5,7 +5,6 @@ The variables are those that other programs read. Bundles of certificates add to
 
 import os
 import urllib.parse
-import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -49,9 +48,12 @@ def unusable(path: Path, reason: str) -> SourceError:
 
 def proxy_for(scheme: str, authority: str) -> str | None:
     """Return the URL of the proxy for a server, or None to go there directly."""
-    if urllib.request.proxy_bypass(authority):
+    # It brings a mail program's worth of modules along, which a mount of files does without.
+    from urllib.request import getproxies, proxy_bypass
+
+    if proxy_bypass(authority):
         return None
-    proxies = urllib.request.getproxies()
+    proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")
     if not proxy:
         return None

@@ -10,7 +10,6 @@ covers, and one of an object store never.
 """
 
 import contextlib
-import email.utils
 import urllib.parse
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -21,6 +20,7 @@ import vzfs
 from vzfs.access import AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix, parse_location
+from vzfs.model.moment import http_date
 from vzfs.source import listing, replies, versions
 from vzfs.source.addresses import Reach
 from vzfs.source.client import Client, Request, Response, Trouble
@@ -153,7 +153,7 @@ class Remote:
         if condition.if_match is not None:
             headers["if-match"] = condition.if_match
         if condition.if_unmodified_since is not None:
-            date = email.utils.formatdate(condition.if_unmodified_since, usegmt=True)
+            date = http_date(condition.if_unmodified_since)
             headers["if-unmodified-since"] = date
         try:
             with (

@@ -5,7 +5,6 @@ that was asked is written down for errors only.
 """
 
 import datetime
-import email.utils
 import functools
 import re
 import time
@@ -16,6 +15,7 @@ from typing import Final, Protocol
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix
+from vzfs.model.moment import parse_http_date
 from vzfs.source.versions import LAST_DATE, MAX_ETAG_LENGTH, tag_of
 from vzfs.source.wire import PreconditionFailed, Seen, Transient
 
@@ -131,7 +131,12 @@ def _unlike(what: str, wanted: AuthorizedRange) -> SourceError:
 def _seconds(date: str) -> int | None:
     """Read an HTTP date as seconds since the Unix epoch; None if there is none in it."""
     try:
-        moment = email.utils.parsedate_to_datetime(date)
+        moment = parse_http_date(date)
+        if moment is None:
+            # The forms of old, and worse.
+            import email.utils
+
+            moment = email.utils.parsedate_to_datetime(date)
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=datetime.UTC)
         seconds = int(moment.timestamp())

@@ -5,11 +5,12 @@ too.
 """
 
 import base64
-import email.utils
 import hmac
 import urllib.parse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
+
+from vzfs.model.moment import http_date
 
 if TYPE_CHECKING:
     from vzfs.source.credentials.values import AzureKey
@@ -38,7 +39,7 @@ def sign(
     *target* is path and query, as they are sent.
     """
     signed = {name.lower(): value for name, value in headers.items()}
-    signed["x-ms-date"] = email.utils.formatdate(moment, usegmt=True)
+    signed["x-ms-date"] = http_date(moment)
     own = sorted(name for name in signed if name.startswith("x-ms-"))
     path, _, asked = target.partition("?")
     text = "\n".join(

@@ -22,7 +22,16 @@ from vzfs.source.client import Client
 from vzfs.source.credentials import Keyring
 from vzfs.source.dialect import Dialect
 from vzfs.source.egress import Egress
-from vzfs.source.fetcher import Fetched, Pace, Sink, SourceStatistics, Timing, Urgency
+from vzfs.source.fetcher import (
+    Fetched,
+    Pace,
+    Pressing,
+    Sink,
+    SourceStatistics,
+    Timing,
+    Urgency,
+    urgency_of,
+)
 from vzfs.source.gcs import Gcs
 from vzfs.source.hedge import Race, Racer
 from vzfs.source.hosts import Host, HostPlaces, Meter, Places, ThreadLimiter
@@ -98,7 +107,7 @@ class Source:
         pinned: str | None = None,
         *,
         sink: Sink | None = None,
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Return the bytes of *wanted*, of the *pinned* version if given. Raises SourceError."""
         place, span = wanted.location, wanted.range
@@ -176,7 +185,7 @@ class Source:
         place: Location | Prefix,
         host: Host | None,
         work: Callable[[], Awaitable[T]],
-        urgency: Urgency = Urgency.DEMAND,
+        urgency: Pressing = Urgency.DEMAND,
         length: int | None = None,
     ) -> T:
         """Do *work*, again as long as it fails in ways that may pass and time is left.
@@ -224,14 +233,15 @@ class Source:
     async def _placed[T](
         self,
         host: Host,
-        urgency: Urgency,
+        pressing: Pressing,
         work: Callable[[], Awaitable[T]],
         length: int | None,
         race: Race[T] | None = None,
     ) -> T:
         """Make one attempt, as soon as there is a place for it, and take note whether it was answered."""
-        if not host.places.take(urgency):
-            await host.places.wait(urgency)
+        taken = (urgency_of(pressing),) * 2
+        if not host.places.take(taken[0]):
+            taken = await host.places.wait(pressing)
         began = trio.current_time()
         host.asked(began)
         try:
@@ -251,7 +261,7 @@ class Source:
                 host.answered()
             raise
         finally:
-            host.places.release(urgency)
+            host.places.release(*taken)
         took = host.answered() - began
         if length is not None:
             host.latencies.add(length, took)
@@ -271,12 +281,12 @@ class _Threads:
     def __init__(self, files: LocalFiles, places: HostPlaces, timing: Timing, tally: Tally) -> None:
         self._files = files
         self._tally = tally
-        self._limiters = {urgency: ThreadLimiter(places, urgency) for urgency in Urgency}
+        self._places = places
         self._timing = timing
         self.meter: Final = Meter(LOCAL_PACE)
 
     async def fetch(
-        self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, urgency: Urgency
+        self, wanted: AuthorizedRange, pinned: str | None, sink: Sink | None, urgency: Pressing
     ) -> Fetched:
         """Do what `LocalFiles.fetch` does, at once where that needs no waiting, and give the bytes to *sink*."""
         self._tally.add("gets")
@@ -301,11 +311,11 @@ class _Threads:
         self._tally.add("lists")
         return await self._call(lambda until: self._files.list(below, until))
 
-    async def _call[T](self, work: Callable[[float], T], urgency: Urgency = Urgency.DEMAND) -> T:
+    async def _call[T](self, work: Callable[[float], T], urgency: Pressing = Urgency.DEMAND) -> T:
         return await trio.to_thread.run_sync(
             work,
             time.monotonic() + self._timing.deadline,
-            limiter=self._limiters[urgency],  # type: ignore[arg-type]  # any two such methods will do
+            limiter=ThreadLimiter(self._places, urgency),  # type: ignore[arg-type]  # any two such methods will do
             abandon_on_cancel=True,
         )
 

@@ -189,14 +189,6 @@ class Tree:
             case _:
                 raise NameProblem(ErrorKind.NOT_A_DIRECTORY, "this is a file", where=name)
 
-    def child_of_keys(
-        self, number: int, prefix: tuple[int, ...], coordinate: int
-    ) -> tuple[str, Entry]:
-        """Return name and entry of the child with *coordinate* in the directory of *prefix*."""
-        coords = (*prefix, coordinate)
-        is_leaf = len(coords) == len(self.array(number).grid.shape)
-        return str(coordinate), (Chunk if is_leaf else KeyDir)(number, coords)
-
     def _first_key(self, number: int, name: str) -> Entry | None:
         """Resolve a name in the array's own directory."""
         array = self.array(number)
@@ -211,6 +203,9 @@ class Tree:
 
     def _next_key(self, number: int, prefix: tuple[int, ...], name: str) -> Entry | None:
         coordinate = parse_coordinate(name)
-        if coordinate is None or not self.array(number).grid.contains((*prefix, coordinate)):
+        if coordinate is None:
             return None
-        return self.child_of_keys(number, prefix, coordinate)[1]
+        coords, grid = (*prefix, coordinate), self.array(number).grid
+        if not grid.contains(coords):
+            return None
+        return (Chunk if len(coords) == len(grid.shape) else KeyDir)(number, coords)

@@ -4,8 +4,10 @@ What would make a path ambiguous is refused for the whole file (two nodes of one
 an array, a node named like a document). What concerns one array alone becomes its `problem`.
 """
 
+import math
 import struct
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from vzfs.formats.icechunk.envelope import FileType, corrupt, open_envelope, unsupported
@@ -23,6 +25,7 @@ MAX_NODES: Final = 2**20
 
 _RANGE: Final = struct.Struct("<II")
 _SHAPE_V1: Final = struct.Struct("<QQ")
+_FILE_V1: Final = struct.Struct(f"<{OBJECT_ID_LENGTH}B4xQI4x")
 _ARRAY, _GROUP = 1, 2
 """The kinds of nodes: cases of a union, of which 0 is none."""
 
@@ -38,7 +41,8 @@ def decode_snapshot(data: bytes, *, expected_id: str | None = None) -> Snapshot:
     _, count = root.required_vector(2, 4)
     if count > MAX_NODES:
         raise unsupported(f"the snapshot has more than {MAX_NODES} nodes", "")
-    nodes = [_node(table) for table in root.required_tables(2)]
+    volumes: Counter[str] = Counter()
+    nodes = [_node(table, volumes) for table in root.required_tables(2)]
     nodes.sort(key=lambda node: node.path.encode())
     _check_hierarchy(nodes)
     id_ = encode_id(root.required_fixed(0, OBJECT_ID_LENGTH))
@@ -51,17 +55,43 @@ def decode_snapshot(data: bytes, *, expected_id: str | None = None) -> Snapshot:
         metadata=decode_metadata(root.required_tables(5), Allowance(envelope.spec_version)),
         nodes=tuple(nodes),
         parent=None if parent is None else encode_id(parent),
+        full=_full(root, volumes),
     )
 
 
-def _node(table: Table) -> Node:
+def _full(root: Table, volumes: Counter[str]) -> frozenset[str]:
+    """Return the files that count as many refs as there are chunks in the regions for which they speak.
+
+    A file's count is of all its refs, of whatever array. So a file that speaks for *volumes* chunks,
+    of whatever arrays, and has as many refs, lacks none of them. One that is counted in two ways
+    says nothing.
+    """
+    counts: dict[str, int] = {}
+    for id_, count in _counts(root):
+        known = counts.setdefault(encode_id(id_), count)
+        if known != count:
+            counts[encode_id(id_)] = -1
+    return frozenset(id_ for id_, volume in volumes.items() if counts.get(id_) == volume)
+
+
+def _counts(root: Table) -> Iterator[tuple[bytes, int]]:
+    """Yield the manifest files that the snapshot lists, and how many refs it says that each has."""
+    for *id_, _, count in root.structs(6, _FILE_V1) or ():
+        yield bytes(id_), count
+    for table in root.tables(7):
+        found = table.fixed(0, OBJECT_ID_LENGTH)
+        if found is not None:
+            yield found, table.u32(2)
+
+
+def _node(table: Table, volumes: Counter[str]) -> Node:
     path = table.required_string(1)
     _check_path(path)
     documents = {DOCUMENT: table.required_blob(2)}
     kind = table.u8(3)
     if kind == _ARRAY:
         id_ = table.required_fixed(0, NODE_ID_LENGTH)
-        return _array(id_, path, documents, table.required_table(4))
+        return _array(id_, path, documents, table.required_table(4), volumes)
     if kind == _GROUP:
         return Group(path=path, documents=documents)
     if not kind:
@@ -69,10 +99,14 @@ def _node(table: Table) -> Node:
     raise unsupported(f"the node {path[:80]!r} is of kind {kind}, which is unknown")
 
 
-def _array(id_: bytes, path: str, documents: dict[str, bytes], table: Table) -> Array:
+def _array(
+    id_: bytes, path: str, documents: dict[str, bytes], table: Table, volumes: Counter[str]
+) -> Array:
     num_chunks = _num_chunks(table)
     layout = parse_array_document(documents[DOCUMENT], num_chunks)
     manifests = tuple(_manifest_refs(table.required_tables(2)))
+    for ref in manifests:
+        volumes[ref.id] += math.prod(high - low for low, high in ref.extents.ranges)
     extents = [ref.extents for ref in manifests]
     ndim = len(layout.grid.shape)
     problem = layout.problem

@@ -14,7 +14,6 @@ is the file that was opened. No error says anything of its content.
 import os
 import re
 import stat
-import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -125,6 +124,8 @@ def parse(content: bytes, where: str) -> Secret:
 
 def _fields(content: bytes) -> tuple[dict[str, object] | None, str]:
     """Return the keys and values of a TOML document; or None, and where it is none."""
+    import tomllib  # nobody needs it who has no such file
+
     try:
         return tomllib.loads(content.decode()), ""
     except UnicodeDecodeError:
