@@ -54,6 +54,12 @@ class ErrorKind(enum.StrEnum):
     BUG = "bug"
     TOO_MANY_OPEN = "too-many-open"
     NOT_DECODED = "not-decoded"
+    NOT_PARSED = "not-parsed"
+    # what is written
+    NOT_JOINED = "not-joined"
+    COMMIT_CONFLICT = "commit-conflict"
+    CHECK_FAILED = "check-failed"
+    NOT_WRITTEN = "not-written"
 
 
 class VzfsError(Exception):

@@ -21,11 +21,12 @@ from tests.io.decodings import LITTLE, ZLIB, Form, form, plain, stored
 from vzfs.access import Access, AccessPolicy, Relocation, StoreOptions
 from vzfs.cache import Buffers, DiskCache, MemoryCache
 from vzfs.chunks import Chunks
+from vzfs.confined.confinement import offline
+from vzfs.confined.process import ENVIRONMENT, HANDED_ON
 from vzfs.decoding import decoder as decoder_module
-from vzfs.decoding.confinement import offline
 from vzfs.decoding.decoder import Decoder
 from vzfs.decoding.wire import MAX_NBYTES, MAX_SPEC, Outcome, Reply
-from vzfs.decoding.workers import _ENVIRONMENT, _HANDED_ON, Worker
+from vzfs.decoding.workers import Worker
 from vzfs.errors import AccessDenied, ErrorKind, FormatError, SourceError
 from vzfs.model.location import Checksum, ETag, LastModified, parse_prefix
 from vzfs.model.manifest import ChunkKind, ChunkRef
@@ -513,9 +514,9 @@ async def test_a_failure_is_forgotten_after_a_while(
 async def test_a_codec_that_is_not_there_is_named(new_mount: Callable) -> None:
     """A chunk whose codec no package has fails with the codec's name and the package to install."""
     mount = await new_mount()
-    how = form([2], "float64", [LITTLE, {"name": "imagecodecs_lzw", "configuration": {}}])
+    how = form([2], "float64", [LITTLE, {"name": "imagecodecs_apng", "configuration": {}}])
 
-    with pytest.raises(FormatError, match=r"'imagecodecs_lzw'.*: pip install 'virtual-tiff'") as e:
+    with pytest.raises(FormatError, match=r"'imagecodecs_apng'.*: pip install 'imagecodecs'") as e:
         await mount.read(ref(), how)
     assert e.value.kind is ErrorKind.UNSUPPORTED_FORMAT
 
@@ -817,7 +818,7 @@ async def test_a_codec_sees_no_secrets(
     with pytest.raises(FormatError, match="vzfs-test: ") as caught:
         await mount.read(ref(), plugin("see"))
     seen = caught.value.what.partition("vzfs-test: ")[2].split()
-    assert {*seen} <= {*_ENVIRONMENT, *_HANDED_ON, "LC_CTYPE"}
+    assert {*seen} <= {*ENVIRONMENT, *HANDED_ON, "LC_CTYPE"}
 
 
 LIES = {

@@ -82,7 +82,8 @@ def test_a_codec_without_its_library_is_not_there(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("codec", "package"),
     [
-        ("imagecodecs_lzw", "virtual-tiff"),
+        ("imagecodecs_lzw", "imagecodecs"),
+        ("grib", "eccodes"),
         ("HorizontalDeltaCodec", "virtual-tiff"),
         ("gribberish", "gribberish"),
         ("numcodecs.zfpy", "numcodecs[zfpy]"),

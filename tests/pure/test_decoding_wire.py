@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vzfs.decoding.wire import MAX_REPLY, MAX_TEXT, Outcome, Reply, Request, one_line
+from vzfs.confined.text import MAX_TEXT, one_line
+from vzfs.decoding.wire import MAX_REPLY, Outcome, Reply, Request
 
 
 @given(st.builds(Request, *[st.integers(0, 2**64 - 1)] * 3))

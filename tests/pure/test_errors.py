@@ -23,6 +23,10 @@ ONLY_COMMANDS = {
     ErrorKind.MOUNT_BUSY,
     ErrorKind.NOT_MOUNTED,
     ErrorKind.FUSE_UNAVAILABLE,
+    ErrorKind.NOT_JOINED,
+    ErrorKind.COMMIT_CONFLICT,
+    ErrorKind.CHECK_FAILED,
+    ErrorKind.NOT_WRITTEN,
 }
 ONLY_MOUNTS = {
     ErrorKind.IS_A_DIRECTORY,

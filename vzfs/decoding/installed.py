@@ -65,10 +65,31 @@ _NEEDS: Final = {
 """Module and package without which zarr has a codec by name alone."""
 TIFF: Final = frozenset({"ChunkyCodec", "HorizontalDeltaCodec"})
 """What virtual_tiff registers when it is imported."""
+IMAGES: Final = frozenset(
+    f"imagecodecs_{name}"
+    for name in (
+        "delta",
+        "floatpred",
+        "jpeg",
+        "jpeg2k",
+        "jpegls",
+        "jpegxl",
+        "jpegxr",
+        "lerc",
+        "lzw",
+        "packbits",
+        "png",
+        "webp",
+    )
+)
+"""What is made of imagecodecs here."""
+GRIB: Final = "grib"
+"""Messages of GRIB, as kerchunk names their codec; it is made of eccodes here."""
 _PACKAGES: Final = {
-    "imagecodecs_": "virtual-tiff",
-    "virtual_tiff.": "virtual-tiff",
     "gribberish": "gribberish",
+    "grib": "eccodes",
+    "imagecodecs_": "imagecodecs",
+    "virtual_tiff.": "virtual-tiff",
     "any-numcodecs.": "zarr-any-numcodecs",
     "omfiles.": "omfiles",
     "n5_default": "zarr-n5",
@@ -111,6 +132,12 @@ def _look() -> Installed | str:
     if _has("virtual_tiff"):
         names |= TIFF
         versions["virtual-tiff"] = _version("virtual-tiff")
+    if _has("imagecodecs"):
+        names |= IMAGES
+        versions["imagecodecs"] = _version("imagecodecs")
+    if _has("eccodes"):
+        names.add(GRIB)
+        versions["eccodes"] = _version("eccodes")
     from importlib.metadata import entry_points
 
     for entry in entry_points():

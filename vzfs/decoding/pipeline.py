@@ -26,7 +26,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 
-from vzfs.decoding.installed import TIFF
+from vzfs.decoding.installed import GRIB, IMAGES, TIFF
 
 MAX_PIPELINES: Final = 256
 _IMAGES: Final = "imagecodecs_"
@@ -177,6 +177,8 @@ def _find(name: str) -> None:
     if name in TIFF:
         with contextlib.suppress(ImportError):
             importlib.import_module("virtual_tiff.codecs")
+    if name in IMAGES or name == GRIB:
+        _own("vzfs.decoding.images" if name in IMAGES else "vzfs.decoding.gribs")
     known = numcodecs.registry.codec_registry.keys() | numcodecs.registry.entries.keys()
     if name.startswith(_IMAGES) and name not in known:
         with contextlib.suppress(ImportError):
@@ -185,3 +187,10 @@ def _find(name: str) -> None:
         get_codec_class(name)
     except UnknownCodecError:
         raise NoCodecError(name) from None
+
+
+@functools.cache
+def _own(module: str) -> None:
+    """Have the codecs of *module* registered, if what they are made of is installed."""
+    with contextlib.suppress(ImportError):
+        importlib.import_module(module).register()

@@ -13,12 +13,12 @@ import enum
 import struct
 from typing import Final, NamedTuple
 
+from vzfs.confined.text import one_line
+
 MAX_NBYTES: Final = 2**30
 """Bytes of a chunk, stored or decoded, beyond which none is decoded."""
 MAX_SPEC: Final = 2**16
 """Bytes of the description of what is to be decoded."""
-MAX_TEXT: Final = 300
-"""Characters of a reason."""
 MAX_REPLY: Final = 4096
 """Bytes of a reply."""
 DEADLINE: Final = 60.0
@@ -72,9 +72,3 @@ class Reply(NamedTuple):
             raise ValueError("a worker made no sense")
         text = message[2:].decode("utf-8", "replace")
         return cls(Outcome(message[0]), bool(message[1]), one_line(text))
-
-
-def one_line(text: str) -> str:
-    """Return *text*, shortened, with nothing in it that a terminal or a log takes for more than text."""
-    cut = text if len(text) <= MAX_TEXT else text[:MAX_TEXT] + "..."
-    return "".join(c if c.isprintable() else " " for c in cut).strip()

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Final
 
-from vzfs.decoding.confinement import confine
+from vzfs.confined.confinement import confine
 from vzfs.decoding.wire import DEADLINE, MAX_NBYTES, MAX_REPLY, Outcome, Reply, Request
 
 MAX_MEMORY: Final = 6 * MAX_NBYTES

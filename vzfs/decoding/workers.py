@@ -6,18 +6,15 @@ ended too, and the next chunk gets another.
 """
 
 import contextlib
-import json
 import os
-import signal
 import socket
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
 import trio
 
 from vzfs.cache import Buffers
+from vzfs.confined.process import death, end, start
 from vzfs.decoding.installed import package_of
 from vzfs.decoding.wire import DEADLINE, MAX_REPLY, Outcome, Reply, Request
 from vzfs.errors import ErrorKind, FormatError
@@ -32,23 +29,6 @@ MAX_KEPT: Final = 64 * 2**20
 """Bytes that a file in memory keeps between two chunks."""
 _SLICE: Final = 8 * 2**20
 """Bytes that are copied between two turns of the event loop: about a millisecond."""
-_ENDING: Final = 5.0
-"""Seconds in which a process that was killed, or closed its socket, should have ended."""
-
-# The import path is the daemon's, of which -I would leave out a part, and -m add to it.
-_PROGRAM: Final = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
-    "from vzfs.decoding.worker import main; main()"
-)
-_ENVIRONMENT: Final = {
-    "LC_ALL": "C.UTF-8",
-    "MALLOC_ARENA_MAX": "1",
-    "BLOSC_NTHREADS": "1",
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-}
-"""What a worker knows of the world: threads cost memory, and workers are what there are several of."""
-_HANDED_ON: Final = ("LD_LIBRARY_PATH", "PATH")
 
 
 class Worker:
@@ -74,19 +54,7 @@ class Worker:
             for descriptor in files:
                 failed.callback(os.close, descriptor)
             with theirs:
-                descriptors = [theirs.fileno(), *files]
-                path = json.dumps([entry for entry in sys.path if entry])
-                known = {name: os.environ[name] for name in _HANDED_ON if name in os.environ}
-                process = await trio.lowlevel.open_process(
-                    [sys.executable, "-IB", "-c", _PROGRAM, path, *map(str, descriptors)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                    pass_fds=descriptors,
-                    env=_ENVIRONMENT | known,
-                    cwd="/",
-                    start_new_session=True,
-                )
+                process = await start("vzfs.decoding.worker", [theirs.fileno(), *files])
             failed.pop_all()
         worker = cls(process, trio.socket.from_stdlib_socket(ours), *files)
         try:
@@ -148,23 +116,16 @@ class Worker:
 
     async def _crashed(self) -> FormatError:
         """Return the error that the process does not talk any more, and why if it says so in time."""
-        reason = "no reason is known"
-        with trio.move_on_after(_ENDING):
-            code = await self.process.wait()
-            reason = f"exit code {code}"
-            with contextlib.suppress(ValueError):
-                reason = signal.Signals(-code).name
+        reason = await death(self.process)
         return _trouble(f"the process that decoded the chunk died ({reason})")
 
     async def end(self) -> None:
         """End the process, and wait until it has."""
         self.is_sound = False
-        self.process.kill()
         self._peer.close()
         for descriptor in (self._given, self._made):
             os.close(descriptor)
-        with trio.CancelScope(shield=True), trio.move_on_after(_ENDING):
-            await self.process.wait()
+        await end(self.process)
 
 
 class Workers:

@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from vzfs.decoding.confinement import offline
+from vzfs.confined.confinement import offline
 
 X86_64, AARCH64, I386 = 0xC000003E, 0xC00000B7, 0x40000003
 ALLOW, EPERM = 0x7FFF0000, 0x00050001
