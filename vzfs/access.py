@@ -8,7 +8,9 @@ In a mount that other users may read, a private policy allows nothing, and is no
 shorter public one. The same parsed `Location` that was checked is the one that is fetched. Options
 of a store (endpoint, region, credentials) come from the user's side alone.
 
-What the repository's own storage holds is what the user mounts, and needs no policy.
+What the repository's own storage holds is what the user mounts, and needs no policy. Nor do objects
+that the user named as what is to be mounted: files of an archive. References that declare no
+containers (they are no repository's) are read where policies allow it.
 
 Pure: no I/O. Decisions are remembered per location text, for the life of an `Access`, which never
 changes: other policies make another `Access`.
@@ -17,11 +19,12 @@ changes: other policies make another `Access`.
 import dataclasses
 import enum
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, final
 
 from vzfs.errors import AccessDenied, ErrorKind
 from vzfs.model.chunkref import ChunkKind, ChunkRef
+from vzfs.model.coverage import Coverage, above
 from vzfs.model.location import (
     ByteRange,
     Checksum,
@@ -55,6 +58,11 @@ class Visibility(enum.StrEnum):
 
 class _Hashed:
     __slots__ = ("_hash",)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Another process hashes texts in another way.
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return type(self), tuple(values)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -174,6 +182,14 @@ class AuthorizedRange:
             checksum=self.checksum,
         )
 
+    def folder(self) -> "AuthorizedPrefix | None":
+        """Return the proof for listing the folder that the object lies in, None where that is not below *root*."""
+        key = self.location.key.rpartition("/")[0]
+        folder = Prefix(self.location.scheme, self.location.authority, key)
+        if not self.root.covers(folder):
+            return None
+        return AuthorizedPrefix(_MAKER, prefix=folder, root=self.root, store=self.store)
+
     def through(self, last: "AuthorizedRange") -> "AuthorizedRange":
         """Return the proof for all bytes from the start of this range to the end of *last*, of the same object."""
         first, end = self.range, last.range
@@ -241,49 +257,6 @@ class ContainerReport:
     problem: str = ""
 
 
-class Coverage[T]:
-    """Values under prefixes, found by the longest prefix that covers a place.
-
-    Of equal prefixes the one that comes last counts. A look costs one hash for each length that
-    prefixes of the same bucket or host have.
-    """
-
-    __slots__ = ("_keys", "_lengths")
-
-    def __init__(self, entries: Iterable[tuple[Prefix, T]]) -> None:
-        self._keys: dict[tuple[str, str], dict[str, T]] = {}
-        for prefix, value in entries:
-            self._keys.setdefault((prefix.scheme, prefix.authority), {})[prefix.key] = value
-        self._lengths = {
-            group: sorted({len(key) for key in keys}, reverse=True)
-            for group, keys in self._keys.items()
-        }
-
-    def find(self, place: Location | Prefix) -> T | None:
-        """Return the value under the longest prefix that covers *place*, None if none does."""
-        return next(self.all(place), None)
-
-    def all(self, place: Location | Prefix) -> Iterator[T]:
-        """Yield the value under every prefix that covers *place*, that of the longest first."""
-        group = (place.scheme, place.authority)
-        key = place.key
-        for length in self._lengths.get(group, ()):
-            is_whole = not length or length == len(key) or key[length : length + 1] == "/"
-            if is_whole and (found := self._keys[group].get(key[:length])) is not None:
-                yield found
-
-
-def _above(prefixes: Iterable[Prefix]) -> set[Prefix]:
-    """Return every prefix that covers one of *prefixes* and is none of them itself."""
-    found = set()
-    for prefix in prefixes:
-        ends = [i for i, letter in enumerate(prefix.key) if letter == "/"]
-        if prefix.key:
-            found.add(dataclasses.replace(prefix, key=""))
-        found |= {dataclasses.replace(prefix, key=prefix.key[:end]) for end in ends}
-    return found
-
-
 class Access:
     """What may be read for one repository."""
 
@@ -294,14 +267,18 @@ class Access:
         *,
         policies: Iterable[AccessPolicy] = (),
         relocations: Iterable[Relocation] = (),
-        containers: Iterable[VirtualChunkContainer] = (),
+        containers: Iterable[VirtualChunkContainer] | None = (),
+        named: Iterable[AccessPolicy] = (),
         visibility: Visibility = Visibility.PRIVATE,
     ) -> None:
         self._repository = AccessPolicy(repository, store)
+        self._given_named = tuple(named)
+        self._of_user = Coverage((policy.prefix, policy) for policy in self._given_named)
+        self._declares = containers is not None
         self._given_policies = tuple(policies)
         self._given_relocations = tuple(relocations)
         self._visibility = visibility
-        self._given_containers = tuple(containers)
+        self._given_containers = tuple(containers or ())
         self._usable, self._broken = _parse_containers(self._given_containers)
         self._named = {c.name: c for _, c in self._usable if c.name is not None}
         self._containers = Coverage((pair[0], pair) for pair in self._usable)
@@ -320,9 +297,19 @@ class Access:
         """Who may read what is authorized here."""
         return self._visibility
 
-    def with_containers(self, containers: Iterable[VirtualChunkContainer]) -> "Access":
-        """Return the same policies over the *containers* that a repository declares."""
-        return self._but(containers=tuple(containers))
+    def with_containers(self, containers: Iterable[VirtualChunkContainer] | None) -> "Access":
+        """Return the same policies over the *containers* that a repository declares; None if its kind declares none."""
+        return self._but(containers=containers, is_other=True)
+
+    def with_named(self, objects: Iterable[Location]) -> "Access":
+        """Return the same policies, and leave to read the *objects* that the user named as what is to be read.
+
+        They are reached as the repository is.
+        """
+        store = self._repository.store
+        return self._but(
+            named=[AccessPolicy(Prefix(o.scheme, o.authority, o.key), store) for o in objects]
+        )
 
     def with_policies(self, policies: Iterable[AccessPolicy]) -> "Access":
         """Return other *policies* over the same repository: what a changed configuration makes."""
@@ -332,14 +319,20 @@ class Access:
         self,
         *,
         policies: Sequence[AccessPolicy] | None = None,
-        containers: Sequence[VirtualChunkContainer] | None = None,
+        containers: Iterable[VirtualChunkContainer] | None = None,
+        is_other: bool = False,
+        named: Sequence[AccessPolicy] | None = None,
     ) -> "Access":
+        """Return a copy with other *policies* or *named* objects if given, and other *containers* if *is_other*."""
+        if not is_other:
+            containers = self._given_containers if self._declares else None
         return Access(
             self._repository.prefix,
             self._repository.store,
             policies=self._given_policies if policies is None else policies,
             relocations=self._given_relocations,
-            containers=self._given_containers if containers is None else containers,
+            containers=containers,
+            named=self._given_named if named is None else named,
             visibility=self._visibility,
         )
 
@@ -360,8 +353,10 @@ class Access:
             checksum=ref.checksum,
         )
 
-    def repository_object(self, key: str, max_length: int) -> AuthorizedRange:
-        """Return the proof for a whole metadata object of the repository itself."""
+    def repository_object(
+        self, key: str, max_length: int, checksum: Checksum | None = None
+    ) -> AuthorizedRange:
+        """Return the proof for a whole metadata object of the repository itself, of that version."""
         return AuthorizedRange(
             _MAKER,
             location=self._repository.prefix.join(key),
@@ -369,6 +364,18 @@ class Access:
             store=self._repository.store,
             range_=None,
             max_length=max_length,
+            checksum=checksum,
+        )
+
+    def repository_part(self, key: str, part: ByteRange) -> AuthorizedRange:
+        """Return the proof for a part of an object of the repository itself."""
+        return AuthorizedRange(
+            _MAKER,
+            location=self._repository.prefix.join(key),
+            root=self._repository.prefix,
+            store=self._repository.store,
+            range_=part,
+            max_length=part.length,
             checksum=None,
         )
 
@@ -399,10 +406,11 @@ class Access:
         except AccessDenied as refusal:
             return text, refusal.what
         container = self.container_of(location)
+        around = location.key.rpartition("/")[0] if not self._declares else ""
         prefix = (
             container.url_prefix
             if container
-            else str(Prefix(location.scheme, location.authority, ""))
+            else str(Prefix(location.scheme, location.authority, around))
         )
         try:
             self._decide(text)
@@ -432,8 +440,8 @@ class Access:
 
     def report(self) -> Sequence[ContainerReport]:
         """Say of each container where it really lies and whether the user allows it."""
-        opening = _above(p.prefix for p in self._policies if self._counts(p))
-        closing = _above(p.prefix for p in self._policies if not self._counts(p))
+        opening = above(p.prefix for p in self._policies if self._counts(p))
+        closing = above(p.prefix for p in self._policies if not self._counts(p))
         reports = []
         for prefix, container in self._usable:
             target = self._place(prefix)
@@ -466,6 +474,10 @@ class Access:
             return Verdict(refusal=refusal.with_traceback(None))
         found = self._containers.find(location)
         place = self._relocate(location)
+        policy = self._of_user.find(location)
+        if policy is not None:
+            # What the user named is read where it was named, whatever else is said of its place.
+            return Verdict(location=location, place=location, policy=policy)
         policy = self._covering.find(place)
         return Verdict(
             location=location,
@@ -501,7 +513,7 @@ class Access:
         container: Prefix | None,
         policy: AccessPolicy | None,
     ) -> AccessDenied | None:
-        if container is None:
+        if container is None and self._declares:
             return AccessDenied(
                 ErrorKind.NO_CONTAINER,
                 "the location lies in no virtual chunk container of the repository",
@@ -515,19 +527,20 @@ class Access:
                 "character, which no client can ask for verbatim",
                 where=str(place),
             )
+        around = self._place(container) if container else _folder(place)
         if place.scheme in UNREADABLE:
             return AccessDenied(
                 ErrorKind.NOT_ALLOWED,
                 f"{place.scheme}: locations are never read",
                 where=str(place),
-                advice=self._remedy(self._place(container)),
+                advice=self._remedy(around),
             )
         if policy is None:
             return AccessDenied(
                 ErrorKind.NOT_ALLOWED,
                 "reading here is not allowed",
                 where=str(place),
-                advice=self._remedy(self._place(container)),
+                advice=self._remedy(around),
             )
         if not self._counts(policy):
             return AccessDenied(
@@ -576,6 +589,13 @@ class Access:
         if relocation is None:
             return location
         return relocation.target.join(relocation.origin.relative(location))
+
+
+def _folder(place: Location) -> Prefix:
+    """Return the folder that *place* lies in, or *place* itself where there is none that could be allowed."""
+    folder = place.key.rpartition("/")[0]
+    has_root = bool(place.authority or folder)
+    return Prefix(place.scheme, place.authority, folder if has_root else place.key)
 
 
 def in_force(policies: Iterable[AccessPolicy]) -> list[AccessPolicy]:

@@ -498,3 +498,45 @@ def test_a_proof_is_stretched_within_one_object_only(first: tuple, last: tuple) 
     whole = proof("s3://b/data/x", 5, None).through(proof("s3://b/data/x", 50, None))
     assert (whole.range, whole.max_length) == (ByteRange(5, 55), 55)
     assert whole.root == parse_prefix("s3://b/data/")
+
+
+NO_CONTAINERS = Access(
+    parse_prefix("s3://refs/a.json"),
+    policies=[AccessPolicy(parse_prefix("s3://data/x/"))],
+    relocations=[Relocation(parse_prefix("s3://old/"), parse_prefix("s3://data/x/"))],
+    containers=None,
+)
+
+
+def test_references_without_containers_are_read_where_policies_allow_it() -> None:
+    """A file of references declares no containers: policies alone decide, after relocation."""
+    for text, place in (
+        ("s3://data/x/1", "s3://data/x/1"),
+        ("s3://old/1", "s3://data/x/1"),
+    ):
+        ref = ChunkRef(ChunkKind.VIRTUAL, 5, text)
+        assert str(NO_CONTAINERS.authorize(ref).location) == place
+    with pytest.raises(AccessDenied) as denied:
+        NO_CONTAINERS.authorize(ChunkRef(ChunkKind.VIRTUAL, 5, "s3://data/y/z/1"))
+    assert denied.value.kind is ErrorKind.NOT_ALLOWED
+    assert "--allow s3://data/y/z/" in denied.value.advice
+    assert NO_CONTAINERS.with_policies([]).explain("s3://data/x/1")[0] == "s3://data/x/"
+
+
+def test_files_that_the_user_named_need_no_policy() -> None:
+    """What was named to be mounted may be read, in a public mount too, where it was named; nothing beside it may."""
+    for visibility in Visibility:
+        access = Access(
+            parse_prefix("s3://data/obs"),
+            relocations=[Relocation(parse_prefix("s3://data/"), parse_prefix("s3://moved/"))],
+            containers=None,
+            visibility=visibility,
+        ).with_named([parse_location("s3://data/obs/a.nc")])
+        found = access.authorize(ChunkRef(ChunkKind.VIRTUAL, 5, "s3://data/obs/a.nc", 3))
+        assert str(found.location) == str(found.root).removesuffix("/") == "s3://data/obs/a.nc"
+        for beside in ("s3://data/obs/b.nc", "s3://data/obs/a.ncx", "file:///etc/passwd"):
+            with pytest.raises(AccessDenied):
+                access.authorize(ChunkRef(ChunkKind.VIRTUAL, 5, beside))
+        assert access.with_policies([]).authorize(
+            ChunkRef(ChunkKind.VIRTUAL, 1, "s3://data/obs/a.nc")
+        )

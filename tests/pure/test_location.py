@@ -1,9 +1,12 @@
 """Locations and prefixes: one reading of a string."""
 
+import pickle
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vzfs.access import StoreOptions
 from vzfs.errors import AccessDenied
 from vzfs.model.location import ETag, Location, parse_location, parse_prefix, path_to_url
 
@@ -145,3 +148,11 @@ VERBATIM = {"a/b": True, "a//b": False, "/a": False, "a/": False, "a/../b": Fals
 def test_keys_that_clients_would_alter_are_recognized(key: str, *, is_verbatim: bool) -> None:
     """An empty, `.` or `..` segment and control characters do not pass through HTTP clients."""
     assert Location("s3", "b", key).is_verbatim == is_verbatim
+
+
+def test_values_go_to_other_processes() -> None:
+    """A location and the options of a store are the same value in another process, where texts hash otherwise."""
+    for value in (Location("s3", "b", "k"), StoreOptions(region="x")):
+        again = pickle.loads(pickle.dumps(value))
+        assert again == value
+        assert hash(again) == hash(value)

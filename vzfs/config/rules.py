@@ -12,10 +12,11 @@ import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from vzfs.access import AccessPolicy, BucketConfig, Coverage, StoreOptions, in_force
+from vzfs.access import AccessPolicy, BucketConfig, StoreOptions, in_force
 from vzfs.config.files import ConfigFile, PolicyEntry, is_nickname
 from vzfs.config.values import absolute, checked_store, prefix_of, readable_prefix
 from vzfs.errors import ConfigError, ErrorKind
+from vzfs.model.coverage import Coverage
 from vzfs.model.location import Location, Prefix
 
 OPTION: Final = "--allow"

@@ -33,6 +33,11 @@ _UNENCODED: Final = "/!$&'()*+,;=:@~"
 class _Hashed:
     __slots__ = ("_hash",)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Another process hashes texts in another way.
+        values = [getattr(self, field.name) for field in dataclasses.fields(self)]  # type: ignore[arg-type]
+        return type(self), tuple(values)
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Location(_Hashed):

@@ -30,17 +30,22 @@ class ManifestRef:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """A group: *path* is absolute and canonical ("/" is the root)."""
+    """A group: *path* is absolute and canonical ("/" is the root).
+
+    *documents* are those of Zarr v3. *originals* are those of Zarr v2 (`.zgroup`, `.zattrs`), where
+    that is what was found, byte for byte.
+    """
 
     path: str
     documents: Mapping[str, bytes]
+    originals: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Array:
     """An array: its documents, its chunk grid and keys, and the manifests that hold its refs.
 
-    *id* names the array inside manifests. *problem* says why its chunks cannot be named (an
+    *documents* and *originals* (`.zarray`, `.zattrs`) are as in a group. *id* names the array inside manifests. *problem* says why its chunks cannot be named (an
     unknown chunk grid or key encoding); the documents are served all the same. *shard_index* is
     where a chunk has the index of its inner chunks, None if it has none or is compressed as a whole.
     """
@@ -53,6 +58,7 @@ class Array:
     manifests: tuple[ManifestRef, ...]
     problem: str = ""
     shard_index: Literal["start", "end"] | None = None
+    originals: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 type Node = Group | Array
