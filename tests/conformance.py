@@ -62,6 +62,11 @@ def whole(
     return Access(parse_prefix(root), store).repository_object(key, max_length)
 
 
+async def keys_of(fetcher: Fetcher, below: AuthorizedPrefix, *, deep: bool = True) -> list[str]:
+    """Return the keys that a listing has, sorted, each as often as it is listed."""
+    return sorted(listed.key for listed in await fetcher.objects(below, deep=deep))
+
+
 class Basin:
     """A sink for *length* bytes. *versions* are those of the attempts, *counts* what came of each.
 
@@ -122,6 +127,10 @@ class World(abc.ABC):
 
     def below(self, key: str) -> AuthorizedPrefix:
         return Access(parse_prefix(self.root), self.store).repository_prefix(key)
+
+    async def keys(self, key: str, *, deep: bool = True) -> list[str]:
+        """Return the keys below *key*, as `keys_of` does."""
+        return await keys_of(self.fetcher, self.below(key), deep=deep)
 
     async def refusal(self, wanted: AuthorizedRange, pinned: str | None = None) -> SourceError:
         """Return the error that a fetch of *wanted* ends in."""
@@ -355,28 +364,84 @@ class FetcherSuite:
     async def test_list(self, world: World) -> None:
         """A listing has every key below the prefix, at every depth, relative to it, and no other."""
         if not world.lists:
-            with pytest.raises(SourceError) as caught:
-                await world.fetcher.list(world.below("refs"))
-            assert caught.value.kind is ErrorKind.CANNOT_LIST
+            for deep in (True, False):
+                with pytest.raises(SourceError) as caught:
+                    await world.fetcher.objects(world.below("refs"), deep=deep)
+                assert caught.value.kind is ErrorKind.CANNOT_LIST
             return
         for key in ("refs/branch.main/ref.json", "refs/tag.a b/ref.json", "refs/x", "refs2/y"):
             world.put(key, DATA)
-        assert sorted(await world.fetcher.list(world.below("refs"))) == [
-            "branch.main/ref.json",
-            "tag.a b/ref.json",
-            "x",
-        ]
-        assert "refs2/y" in await world.fetcher.list(world.below(""))
-        assert await world.fetcher.list(world.below("no/such")) == []
+        assert await world.keys("refs") == ["branch.main/ref.json", "tag.a b/ref.json", "x"]
+        assert "refs2/y" in await world.keys("")
+        assert await world.keys("no/such") == []
+
+    async def test_level(self, world: World) -> None:
+        """Of one level a listing has the objects right below the prefix, and each folder once, with a slash."""
+        if not world.lists:
+            pytest.skip("HTTP has no listings")
+        for key in ("top/a b/x", "top/a b/y/z", "top/a", "top/c+ä/x", "topper/d", "e"):
+            world.put(key, DATA)
+        assert await world.keys("top", deep=False) == ["a", "a b/", "c+ä/"]
+        assert {"top/", "topper/", "e"} <= set(await world.keys("", deep=False))
+        assert await world.keys("top/c+ä", deep=False) == ["x"]
+        assert await world.keys("no/such", deep=False) == []
+
+    @pytest.mark.parametrize("deep", [True, False])
+    async def test_listings_tell_lengths_and_versions(self, world: World, deep: bool) -> None:
+        """A listed object has its length, and a version under which it is read until it is replaced."""
+        if not world.lists:
+            pytest.skip("HTTP has no listings")
+        for length in (0, 7, 300):
+            world.put(f"objects/o{length}", DATA[:length])
+        found = await world.fetcher.objects(world.below("objects"), deep=deep)
+        assert sorted((o.key, o.length) for o in found) == [("o0", 0), ("o300", 300), ("o7", 7)]
+        for listed in found:
+            checksum = listed.checksum
+            assert isinstance(checksum, ETag)
+            assert checksum.opaque == ETag(world.etag(f"objects/{listed.key}")).opaque
+            wanted = world.part(f"objects/{listed.key}", 0, listed.length, checksum)
+            assert (await world.fetcher.fetch(wanted)).data == DATA[: listed.length]
+            world.put(f"objects/{listed.key}", DATA[1 : listed.length + 1] or b"x")
+            assert (await world.refusal(wanted)).kind is ErrorKind.SOURCE_CHANGED
+
+    async def test_stat(self, world: World) -> None:
+        """An object has its length and version by one HEAD, whatever part of it is wanted."""
+        for key, length in (("empty", 0), ("folder/a+b c%20ä", 1000)):
+            world.put(key, DATA[:length])
+            for wanted in (world.whole(key, 0), world.part(key, 10**6, 9)):
+                before = world.fetcher.statistics()
+                found = await world.fetcher.stat(wanted)
+                after = world.fetcher.statistics()
+                assert found.length == length
+                assert isinstance(found.checksum, ETag)
+                assert found.checksum.opaque == ETag(world.etag(key)).opaque
+                assert found.modified == world.modified(key)
+                assert (after.gets - before.gets, after.heads - before.heads) == (0, 1)
+
+    async def test_stat_of_what_is_not_there(self, world: World) -> None:
+        """An object that is missing has vanished; one of another version than is named has changed."""
+        world.put("object", DATA)
+        for wanted, kind in (
+            (world.whole("no-such"), ErrorKind.SOURCE_VANISHED),
+            (world.part("object", 0, 1, ETag('"another"')), ErrorKind.SOURCE_CHANGED),
+            (world.whole("a//b"), ErrorKind.BAD_LOCATION),
+        ):
+            errors = world.fetcher.statistics().errors
+            with pytest.raises(SourceError) as caught:
+                await world.fetcher.stat(wanted)
+            assert caught.value.kind is kind
+            assert world.fetcher.statistics().errors == errors + 1
 
     async def test_long_listing(self, world: World) -> None:
         """A listing of more keys than a page has is whole."""
         if not world.lists:
             pytest.skip("HTTP has no listings")
-        keys = {f"k{i:04}" for i in range(1205)}
+        keys = [f"k{i:04}" for i in range(1205)]
         for key in keys:
             world.put(f"many/{key}", b"")
-        assert set(await world.fetcher.list(world.below("many"))) == keys
+        assert await world.keys("many") == keys
+        assert await world.keys("many", deep=False) == keys
+        assert await world.keys("", deep=False) == ["many/"]
 
     async def test_one_request(self, world: World) -> None:
         """A fetch costs one GET and no HEAD, with a checksum too; a version costs one HEAD."""

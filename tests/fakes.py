@@ -3,25 +3,30 @@
 import dataclasses
 import struct
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import trio
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import parse_location
+from vzfs.model.location import Location, parse_location, parse_prefix
 from vzfs.source import (
     DEFAULT_PACE,
     Fetched,
     Haste,
+    Listed,
     Pace,
     Pressing,
     Sink,
     SourceStatistics,
+    Stat,
     Urgency,
 )
-from vzfs.source.remote import begun, check
-from vzfs.source.versions import verify
+from vzfs.source.dialect import Page, folder
+from vzfs.source.listing import relative
+from vzfs.source.remote import WEB, begun, check
+from vzfs.source.versions import checksum_of, verify
 from vzfs.source.wire import Seen
 
 
@@ -37,13 +42,16 @@ class FakeSource:
     """A `Fetcher` over objects in memory: no threads and no time but what a test asks for.
 
     Objects are named by URL. *fetched* lists every fetch in order, and *urgencies* how urgent each
-    was at first, of what *pressing* says how urgent it is now. `fail` scripts failures, `hold` makes fetches of an object wait, before their first byte or
+    was at first, of what *pressing* says how urgent it is now; *asked* every object whose length was
+    asked for, and *listed* every prefix. `fail` scripts failures, `hold` makes fetches of an object wait, before their first byte or
     in the midst, and *seconds* is how long each takes on trio's clock. Every host has the *speed*.
     """
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.seconds = seconds
         self.fetched: list[Fetch] = []
+        self.asked: list[str] = []
+        self.listed: list[str] = []
         self.urgencies: list[Urgency] = []
         self.pressing: list[Pressing] = []
         self.speed = DEFAULT_PACE
@@ -73,8 +81,9 @@ class FakeSource:
         return self._objects[str(parse_location(url))][1]
 
     def fail(self, url: str, *kinds: ErrorKind | None) -> None:
-        """Let the next fetches of *url* raise these kinds of SourceError, one each; None lets one pass."""
-        self._failures.setdefault(str(parse_location(url)), deque()).extend(kinds)
+        """Let the next fetches and stats of *url* (listings, if it ends in a slash) raise these kinds of SourceError, one each; None lets one pass."""
+        place = parse_prefix(url) if url.endswith("/") else parse_location(url)
+        self._failures.setdefault(str(place), deque()).extend(kinds)
 
     def hold(self, url: str, after: int = 0) -> trio.Event:
         """Let fetches of *url* wait until the returned event is set; into a sink, *after* so many bytes."""
@@ -133,14 +142,44 @@ class FakeSource:
             self._count("errors")
             raise
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Do what `Fetcher.list` says."""
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Do what `Fetcher.stat` says."""
+        self._count("heads")
+        self.asked.append(str(wanted.location))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            await trio.sleep(self.seconds)
+            check(wanted)
+            self._heed_script(str(wanted.location))
+            data, seen = self._find(wanted)
+            verify(wanted, seen)
+            return Stat(len(data), checksum_of(seen), seen.modified)
+        except SourceError:
+            self._count("errors")
+            raise
+        finally:
+            self.in_flight -= 1
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
+        """Do what `Fetcher.objects` says."""
         self._count("lists")
+        self.listed.append(str(below.prefix))
         await trio.lowlevel.checkpoint()
-        places = (parse_location(url) for url in self._objects)
         prefix = below.prefix
-        covered = (p for p in places if prefix.covers(p) and p.key != prefix.key)
-        return [prefix.relative(place) for place in covered]
+        self._heed_script(str(prefix))
+        if prefix.scheme in WEB:
+            raise SourceError(ErrorKind.CANNOT_LIST, "this has no listings", where=str(prefix))
+        start = folder(prefix)
+        objects = [
+            Listed(place.key, len(data), checksum_of(seen))
+            for place, (data, seen) in self._places()
+            if prefix.covers(place)
+        ]
+        return relative(Page(objects, ""), start, deep=deep).objects
+
+    def _places(self) -> Iterator[tuple[Location, tuple[bytes, Seen]]]:
+        return ((parse_location(url), found) for url, found in self._objects.items())
 
     def pace(self, wanted: AuthorizedRange) -> Pace:
         """Return the *speed*."""
@@ -153,10 +192,7 @@ class FakeSource:
     def _fetch(self, wanted: AuthorizedRange, pinned: str | None) -> Fetched:
         check(wanted)
         where = str(wanted.location)
-        script = self._failures.get(where)
-        kind = script.popleft() if script else None
-        if kind is not None:
-            raise SourceError(kind, "the script of the test says so", where=where)
+        self._heed_script(where)
         data, seen = self._find(wanted)
         version = verify(wanted, seen, pinned)
         span = wanted.range
@@ -169,6 +205,12 @@ class FakeSource:
             )
         self._count("bytes_read", end - offset)
         return Fetched(data[offset:end], version)
+
+    def _heed_script(self, where: str) -> None:
+        script = self._failures.get(where)
+        kind = script.popleft() if script else None
+        if kind is not None:
+            raise SourceError(kind, "the script of the test says so", where=where)
 
     def _version(self, wanted: AuthorizedRange) -> str:
         check(wanted)

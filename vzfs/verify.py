@@ -191,31 +191,30 @@ class Verification:
     def _add_rows(self, number: int, manifest: Manifest, kind: ChunkKind, part: slice) -> None:
         for row, checksum, end, count in _needs(manifest, kind, part):
             location = manifest.locations[row]
-            if kind is ChunkKind.NATIVE and self._listed is not None and location in self._listed:
-                continue
             named = SourceObject(
                 kind, location, manifest.checksums[checksum - 1] if checksum else None
             )
+            if self._is_listed(named):
+                continue
             known = self._numbers.setdefault(named, len(self._ends))
             if known == len(self._ends):
                 self._ends.append(end)
-                self._natives += kind is ChunkKind.NATIVE
+                self._natives += _is_unique(named)
             self._ends[known] = max(self._ends[known], end)
             self._costs.extend((known, number, count))
 
     async def _list(self) -> None:
         """Learn which chunk objects the repository has; without a listing each is asked for."""
         try:
-            names = await self._fetcher.list(self._access.repository_prefix(_CHUNKS))
+            objects = await self._fetcher.objects(self._access.repository_prefix(_CHUNKS))
         except SourceError:
             return
-        self._listed = frozenset(f"{_CHUNKS}/{name}" for name in names)
+        self._listed = frozenset(f"{_CHUNKS}/{listed.key}" for listed in objects)
         for found in [o for o in self._numbers if self._is_listed(o)]:
             del self._numbers[found]
 
     def _is_listed(self, named: SourceObject) -> bool:
-        is_native = named.kind is ChunkKind.NATIVE
-        return is_native and self._listed is not None and named.location in self._listed
+        return _is_unique(named) and self._listed is not None and named.location in self._listed
 
     # -- asking --------------------------------------------------------------------------------
 
@@ -230,7 +229,7 @@ class Verification:
 
     async def _ask(self, wanted: SourceObject, end: int) -> None:
         """Raise AccessDenied or SourceError if the bytes of *wanted* before *end* cannot be had."""
-        if wanted.kind is ChunkKind.NATIVE and self._listed is not None:
+        if _is_unique(wanted) and self._listed is not None:
             raise SourceError(
                 ErrorKind.SOURCE_VANISHED,
                 "the storage of the repository does not have the object",
@@ -294,6 +293,12 @@ def _size(wanted: WantedArray) -> int:
             size *= max(min(high, length) - low, 0)
         total += size
     return total
+
+
+def _is_unique(named: SourceObject) -> bool:
+    """Whether an object is one of those whose names mean one version for ever: to be there is enough."""
+    is_native = named.kind is ChunkKind.NATIVE
+    return is_native and named.checksum is None and named.location.startswith(f"{_CHUNKS}/")
 
 
 def _needs(manifest: Manifest, kind: ChunkKind, part: slice) -> Iterator[tuple[int, int, int, int]]:

@@ -109,9 +109,11 @@ def run_listing(data: bytes) -> None:
         except SourceError as error:
             problem = error
             continue
-        assert len(page.keys) <= listing.MAX_KEYS
-        assert all(page.keys)
-        listing.below(page, "a/")
+        assert len(page.objects) <= listing.MAX_KEYS
+        assert all(listed.key and 0 <= listed.length < 10**18 for listed in page.objects)
+        for deep in (True, False):
+            below = listing.relative(page, "a/", deep=deep).objects
+            assert deep or not any("/" in listed.key[:-1] for listed in below)
         return
     assert problem is not None
     raise problem
@@ -123,13 +125,17 @@ def listings() -> Iterable[bytes]:
         b'<?xml version="1.0" encoding="UTF-8"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
         b"<Name>b</Name><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>"
         b"<NextContinuationToken>token</NextContinuationToken>"
-        b"<Contents><Key>a/b%20c+d</Key><Size>1</Size></Contents><Contents><Key>a/&amp;&#233;</Key></Contents>"
+        b"<Contents><Key>a/b%20c+d</Key><Size>1</Size></Contents><Contents><Key>a/&amp;&#233;</Key>"
+        b"<LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>&quot;abc&quot;</ETag><Size>10</Size></Contents>"
+        b"<CommonPrefixes><Prefix>a/folder/</Prefix></CommonPrefixes>"
         b"</ListBucketResult>"
     )
     yield (
         b'\xef\xbb\xbf<?xml version="1.0"?><EnumerationResults><Blobs><Blob><Name Encoded="true">a%2Fb</Name>'
-        b"<Properties><ResourceType>file</ResourceType></Properties></Blob>"
-        b"<Blob><Name>d</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob></Blobs>"
+        b"<Properties><Last-Modified>Mon, 01 Jan 2024 00:00:00 GMT</Last-Modified><Etag>0x8D</Etag>"
+        b"<Content-Length>3</Content-Length><ResourceType>file</ResourceType></Properties></Blob>"
+        b"<Blob><Name>d</Name><Properties><ResourceType>directory</ResourceType></Properties></Blob>"
+        b"<BlobPrefix><Name>a/e/</Name></BlobPrefix></Blobs>"
         b"<NextMarker>m</NextMarker></EnumerationResults>"
     )
 

@@ -12,7 +12,7 @@ import pytest
 from vzfs.access import StoreOptions
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix, parse_location, parse_prefix
-from vzfs.source import sharedkey
+from vzfs.source import Listed, sharedkey
 from vzfs.source.azure import VERSION, Azure
 from vzfs.source.client import Request
 from vzfs.source.credentials import AwsKeys, AzureKey, AzureSas, Bearer, Keyring
@@ -352,19 +352,27 @@ async def test_listings_of_azure(azure: Azure) -> None:
     assert whole.target == "/box?restype=container&comp=list&maxresults=1000"
 
 
+async def test_listings_of_one_level(s3: S3, gcs: Gcs, azure: Azure) -> None:
+    """One level is asked for by a delimiter."""
+    for dialect, place in ((s3, "s3://b/k"), (gcs, "gs://b/k"), (azure, "az://b/k")):
+        request = await dialect.listing(parse_prefix(place), ANYONE, "", deep=False)
+        assert request.target.endswith("&prefix=k%2F&delimiter=%2F")
+
+
 def test_pages_have_whole_keys_below_the_prefix(s3: S3, gcs: Gcs, azure: Azure) -> None:
     """A page has the whole keys below the prefix, whatever else the server lists."""
     keys = ("a/", "a/x%20y", "ab", "z/x")
-    listed = "".join(f"<Contents><Key>{key}</Key></Contents>" for key in keys)
+    listed = "".join(f"<Contents><Key>{key}</Key><Size>3</Size></Contents>" for key in keys)
     body = f"<ListBucketResult><EncodingType>url</EncodingType>{listed}</ListBucketResult>".encode()
-    assert s3.page(Prefix("s3", "b", "a"), body) == (["a/x y"], "")
-    assert gcs.page(Prefix("gs", "b", "a"), body) == (["a/x y"], "")
-    listed = "".join(f"<Blob><Name>{key}</Name></Blob>" for key in keys)
+    assert s3.page(Prefix("s3", "b", "a"), body) == ([Listed("a/x y", 3)], "")
+    assert gcs.page(Prefix("gs", "b", "a"), body) == ([Listed("a/x y", 3)], "")
+    size = "<Properties><Content-Length>3</Content-Length></Properties>"
+    listed = "".join(f"<Blob><Name>{key}</Name>{size}</Blob>" for key in keys)
     body = (
         f"<EnumerationResults><Blobs>{listed}</Blobs><NextMarker>m</NextMarker>"
         "</EnumerationResults>"
     ).encode()
-    assert azure.page(Prefix("az", "b", "a"), body) == (["a/x%20y"], "m")
+    assert azure.page(Prefix("az", "b", "a"), body) == ([Listed("a/x%20y", 3)], "m")
     for dialect in (s3, gcs, azure):
         with pytest.raises(SourceError) as caught:
             dialect.page(Prefix("s3", "b", "a"), b"<html>SeCrEt</html>")

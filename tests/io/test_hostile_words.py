@@ -24,7 +24,7 @@ from vzfs.source.addresses import reach_of
 from vzfs.source.client import Client, Request
 from vzfs.source.hosts import SILENT_LIMIT, Host
 from vzfs.source.redirect import follow
-from vzfs.source.replies import _seconds
+from vzfs.source.replies import seconds_of
 from vzfs.source.transport import route_to
 from vzfs.source.versions import dates
 
@@ -194,8 +194,8 @@ def test_a_malformed_proxy_is_an_error_that_does_not_repeat_it(
 )
 def test_dates_beyond_all_years_are_none(date: str) -> None:
     """A date whose zone leads out of the years that there are is no date, and any other can be said."""
-    assert _seconds(date) is None
-    last = _seconds("Fri, 31 Dec 9999 23:59:59 GMT")
+    assert seconds_of(date) is None
+    last = seconds_of("Fri, 31 Dec 9999 23:59:59 GMT")
     assert dates(0, last)[1] == "modified at 9999-12-31T23:59:59Z"
 
 

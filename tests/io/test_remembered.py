@@ -10,9 +10,10 @@ from tests.fakes import FakeSource
 from vzfs.access import Access
 from vzfs.cache import DiskCache, EntryKey
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import parse_prefix
+from vzfs.model.location import ETag, LastModified, parse_prefix
 from vzfs.repository import storage
 from vzfs.repository.storage import NoSource, Remembered, Storage
+from vzfs.source import Listed
 
 ROOT = parse_prefix("s3://b/repository")
 URL = "s3://b/repository/"
@@ -24,7 +25,10 @@ class Away(NoSource):
     async def fetch(self, wanted: object, pinned: str | None = None, **options: object) -> object:
         raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "away")
 
-    async def list(self, below: object) -> object:
+    async def stat(self, wanted: object) -> object:
+        raise SourceError(ErrorKind.SOURCE_UNREACHABLE, "away")
+
+    async def objects(self, below: object, *, deep: bool = True) -> object:
         raise SourceError(ErrorKind.SOURCE_TIMEOUT, "away")
 
 
@@ -80,6 +84,34 @@ async def test_what_was_seen_is_given_offline(source: FakeSource, new_storage: M
     assert await kind_of(offline.names("snapshots")) is ErrorKind.OFFLINE
 
 
+async def test_lengths_and_versions_are_given_offline(
+    source: FakeSource, new_storage: Make
+) -> None:
+    """What listings and single objects said of lengths and versions is said offline, and which were not there."""
+    source.put(URL + "dated", b"1234", etag=None, last_modified=7)
+    source.put(URL + "tagged", b"12", etag='W/"a b"')
+    online = new_storage(source)
+    keys = ("dated", "tagged", "repo", "nothing")
+    stats = [await online.stat(key) for key in keys]
+    assert stats[:2] == [
+        (4, LastModified(7), 7),
+        (2, ETag('W/"a b"'), 1_700_000_000),
+    ]
+    assert stats[3] is None
+    deep, level = await online.objects(""), await online.objects("", deep=False)
+    assert Listed("refs/") in level
+    assert Listed("dated", 4, LastModified(7)) in deep
+    offline = new_storage(NoSource(), is_offline=True)
+    assert [await offline.stat(key) for key in keys] == stats
+    assert set(await offline.objects("")) == set(deep)
+    assert set(await offline.objects("", deep=False)) == set(level)
+    assert await kind_of(offline.stat("snapshots/A")) is ErrorKind.OFFLINE
+    assert await kind_of(offline.objects("snapshots", deep=False)) is ErrorKind.OFFLINE
+    mounted = new_storage(Away())
+    assert await kind_of(mounted.stat("repo")) is ErrorKind.SOURCE_UNREACHABLE
+    assert await kind_of(mounted.objects("")) is ErrorKind.SOURCE_TIMEOUT
+
+
 async def test_the_last_that_was_seen_counts(source: FakeSource, new_storage: Make) -> None:
     """A ref that changed is given offline as it was seen last, and one that vanished is absent."""
     online = new_storage(source)
@@ -90,6 +122,23 @@ async def test_the_last_that_was_seen_counts(source: FakeSource, new_storage: Ma
     source.delete(URL + "repo")
     await online.get("repo", 1000)
     assert await new_storage(NoSource(), is_offline=True).get("repo", 1000) is None
+
+
+async def test_a_version_that_is_asked_for_is_the_one_that_is_given(
+    source: FakeSource, new_storage: Make
+) -> None:
+    """What was seen of another version is not given for the one that is wanted, whole or in part."""
+    online = new_storage(source)
+    found = await online.stat("repo")
+    assert found is not None
+    assert await online.get("repo", 1000, found.checksum) == b"repo" * 10
+    assert await online.part("repo", 4, 4, found.checksum) == b"repo"
+    offline = new_storage(NoSource(), is_offline=True)
+    assert await offline.get("repo", 1000, found.checksum) == b"repo" * 10
+    assert await offline.part("repo", 4, 4, found.checksum) == b"repo"
+    other = ETag("another")
+    assert await kind_of(offline.get("repo", 1000, other)) is ErrorKind.OFFLINE
+    assert await kind_of(offline.part("repo", 4, 4, other)) is ErrorKind.OFFLINE
 
 
 async def test_only_what_never_changes_is_given_while_the_storage_is_away(
@@ -105,6 +154,21 @@ async def test_only_what_never_changes_is_given_while_the_storage_is_away(
     assert await kind_of(mounted.get("repo", 1000)) is ErrorKind.SOURCE_UNREACHABLE
     assert await kind_of(mounted.names("refs")) is ErrorKind.SOURCE_TIMEOUT
     assert mounted._fetcher.as_of is None
+
+
+async def test_a_hierarchy_may_have_names_like_a_repository(
+    source: FakeSource, new_storage: Make
+) -> None:
+    """Documents of groups that are called snapshots or manifests may change, and are remembered like all others."""
+    keys = ("snapshots/zarr.json", "manifests/zarr.json", "manifests/A/zarr.json")
+    online = new_storage(source)
+    for key in keys:
+        source.put(URL + key, b"{}")
+        await online.get(key, 1000)
+    mounted, offline = new_storage(Away()), new_storage(NoSource(), is_offline=True)
+    for key in keys:
+        assert await kind_of(mounted.get(key, 1000)) is ErrorKind.SOURCE_UNREACHABLE
+        assert await offline.get(key, 1000) == b"{}"
 
 
 async def test_the_storage_is_asked_first(source: FakeSource, new_storage: Make) -> None:

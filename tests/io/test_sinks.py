@@ -339,16 +339,14 @@ async def tear(sent: bytes, peer: Peer) -> None:
 
 async def test_the_pace_of_a_host_is_observed(source: Source) -> None:
     """Each reply tells how long its host takes to the first byte, and each large body how fast it sends."""
-    async with Wire(whole(b"hello"), *[whole()] * 2).serve() as wire:
+    async with Wire(whole(b"hello"), whole()).serve() as wire:
         assert source.pace(part(wire)) == DEFAULT_PACE
         await source.fetch(part(wire, 5))
         latency, bandwidth = source.pace(part(wire))
         assert latency != DEFAULT_PACE.latency
         assert bandwidth == DEFAULT_PACE.bandwidth
-        for sink in (None, Basin(DATA)):
-            before = source.pace(part(wire))
-            await source.fetch(part(wire), sink=sink)
-            assert source.pace(part(wire)).bandwidth != before.bandwidth
+        await source.fetch(part(wire), sink=Basin(DATA))
+        assert source.pace(part(wire)).bandwidth != bandwidth
 
 
 async def test_each_attempt_begins_anew(source: Source) -> None:

@@ -168,13 +168,13 @@ class TestFetchers(FetcherSuite):
         if not world.lists or isinstance(world, FakeWorld):
             pytest.skip("this fetcher does not list what others wrote")
         from vzfs.errors import ErrorKind, SourceError
-        from vzfs.source import local, remote
+        from vzfs.source import local, source
 
-        assert fetcher.MAX_LISTED == local.MAX_LISTED == remote.MAX_LISTED
-        monkeypatch.setattr(local, "MAX_LISTED", 3)
-        monkeypatch.setattr(remote, "MAX_LISTED", 3)
-        for i in range(4):
+        assert fetcher.MAX_LISTED == local.MAX_LISTED == source.MAX_LISTED
+        monkeypatch.setattr(local, "MAX_LISTED", 101)
+        monkeypatch.setattr(source, "MAX_LISTED", 101)
+        for i in range(102):
             world.put(f"refs/{i}", b"")
         with pytest.raises(SourceError) as caught:
-            await world.fetcher.list(world.below("refs"))
+            await world.fetcher.objects(world.below("refs"))
         assert caught.value.kind is ErrorKind.CANNOT_LIST

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.conformance import authorized, whole
+from tests.conformance import authorized, keys_of, whole
 from tests.fakes import FakeSource
 from vzfs.access import Access, AccessPolicy, AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, MemoryCache
@@ -25,7 +25,8 @@ from vzfs.model.location import (
 from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import VirtualChunkContainer
 from vzfs.repository.storage import NoSource, Remembered, Storage
-from vzfs.source import Fetched, Places, Source, Timing, remote
+from vzfs.source import Fetched, Listed, Places, Source, Timing
+from vzfs.source import source as source_module
 from vzfs.source.addresses import Reach, reach_of
 from vzfs.source.client import Request, Trouble
 from vzfs.source.credentials import Keyring
@@ -107,7 +108,9 @@ class Script:
     ) -> Request:
         return Request(method, "https", "store.example", f"/{place.key}", headers)
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
         return Request("GET", "https", "store.example", f"/?after={after}", {})
 
     def page(self, below: Prefix, body: bytes) -> Page:
@@ -124,6 +127,11 @@ class Script:
 
     def forget(self, store: StoreOptions) -> bool:
         return True
+
+
+def page(*keys: str, after: str = "") -> Page:
+    """Make a page of empty objects."""
+    return Page([Listed(key) for key in keys], after)
 
 
 def engine(script: Script, limit: int | None = None) -> Remote:
@@ -244,38 +252,88 @@ async def refused_listing(
     script: Script, prefix: AuthorizedPrefix, limit: int | None = None
 ) -> ErrorKind:
     with trio.fail_after(5), pytest.raises(SourceError) as caught:
-        await engine(script, limit).list(prefix)
+        await reader(script, limit).objects(prefix)
     return caught.value.kind
+
+
+def reader(script: Script, limit: int | None = None) -> Source:
+    """Make a source whose every server is the script."""
+    source = Source(Timing(), places=Places(1))
+    source._remote = engine(script, limit)
+    return source
 
 
 async def test_listings_are_spent() -> None:
     """Bytes of listings count against the limit of bytes to fetch."""
-    script = Script(Reply(200, body=bytes(20)), pages=(Page(["data/a"], ""),))
-    reader = engine(script, limit=20)
-    assert await reader.list(below()) == ["a"]
+    script = Script(Reply(200, body=bytes(20)), pages=(page("data/a"),))
+    source = reader(script, limit=20)
+    assert await keys_of(source, below()) == ["a"]
     with pytest.raises(SourceError) as caught:
-        await reader.list(below())
+        await source.objects(below())
     assert caught.value.kind is ErrorKind.EGRESS_SPENT
 
 
 async def test_names_from_elsewhere_are_left_out() -> None:
     """Keys that are not below the prefix that was asked for are no names, whatever a store lists."""
-    keys = ["data/a", "database/b", "secret/data/c", "data", "data/", "data/d/e"]
-    script = Script(Reply(200), pages=(Page(keys, ""),))
-    assert await engine(script).list(below()) == ["a", "d/e"]
+    keys = [
+        "data/a",
+        "database/b",
+        "secret/data/c",
+        "data",
+        "data/",
+        "data/d/e",
+        "data/f/",
+        "data//g",
+    ]
+    script = Script(Reply(200), pages=(page(*keys),))
+    assert await keys_of(reader(script), below()) == ["/g", "a", "d/e"]
+    assert await keys_of(reader(script), below(), deep=False) == ["a", "d/", "f/"]
 
 
 async def test_a_listing_that_goes_in_circles_ends() -> None:
     """A page that leads to itself is a mismatch."""
-    script = Script(Reply(200), pages=(Page(["data/a"], "again"),))
+    script = Script(Reply(200), pages=(page("data/a", after="again"),))
     assert await refused_listing(script, below()) is ErrorKind.SOURCE_MISMATCH
     assert len(script.requests) == 2
 
 
+@pytest.mark.parametrize("keys", [["data/a"], []])
+async def test_a_listing_without_news_ends(
+    monkeypatch: pytest.MonkeyPatch, keys: list[str]
+) -> None:
+    """Pages that lead to each other, or are empty, are given up after a bounded number."""
+    monkeypatch.setattr(source_module, "MAX_LISTED", 1000)
+    pages = [page(*keys, after=str(i % 2)) for i in range(100)]
+    script = Script(Reply(200), pages=tuple(pages))
+    assert await refused_listing(script, below()) is ErrorKind.CANNOT_LIST
+    assert len(script.requests) == 1000 // source_module.LEAST_PAGE + 1
+
+
+async def test_a_page_that_fails_is_asked_for_again_alone() -> None:
+    """A failure that may pass costs a listing the page that failed, and none of those before."""
+    pages = [page(f"data/{i}", after=str(i + 1) if i < 4 else "") for i in range(5)]
+    replies = [Reply(200), Reply(200), Reply(503, {}), Reply(200)]
+    script = Script(*replies, pages=tuple(pages))
+    source = Source(Timing(backoff=0.001), places=Places(1))
+    source._remote = engine(script)
+    assert await keys_of(source, below()) == ["0", "1", "2", "3", "4"]
+    assert [request.target for request in script.requests] == [
+        f"/?after={after}" for after in ("", "1", "2", "2", "3", "4")
+    ]
+
+
+async def test_a_listing_that_changes_between_two_pages() -> None:
+    """What a later page says of a key counts, and each key is listed once."""
+    first = Page([Listed("data/a", 1), Listed("data/b", 2)], "next")
+    second = Page([Listed("data/b", 3), Listed("data/c", 4)], "")
+    found = await reader(Script(Reply(200), pages=(first, second))).objects(below())
+    assert found == [Listed("a", 1), Listed("b", 3), Listed("c", 4)]
+
+
 async def test_a_listing_has_a_bounded_number_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
     """A listing with more names than anybody needs is given up, before the next page."""
-    monkeypatch.setattr(remote, "MAX_LISTED", 3)
-    pages = [Page([f"data/{i}", f"data/x{i}"], str(i)) for i in range(100)]
+    monkeypatch.setattr(source_module, "MAX_LISTED", 300)
+    pages = [page(*(f"data/{i}/{j}" for j in range(200)), after=str(i)) for i in range(100)]
     script = Script(Reply(200), pages=tuple(pages))
     assert await refused_listing(script, below()) is ErrorKind.CANNOT_LIST
     assert len(script.requests) == 2
@@ -284,7 +342,7 @@ async def test_a_listing_has_a_bounded_number_of_names(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("key", ["data/../secret", "data//x", "./data", "data/\x01"])
 async def test_a_prefix_that_could_be_altered_is_not_listed(key: str) -> None:
     """Names below a key that somebody on the way might alter are not asked for."""
-    script = Script(Reply(200), pages=(Page([], ""),))
+    script = Script(Reply(200), pages=(page(),))
     assert await refused_listing(script, below(key)) is ErrorKind.BAD_LOCATION
     assert script.requests == []
 

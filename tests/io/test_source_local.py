@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.conformance import authorized, whole
+from tests.conformance import authorized, keys_of, whole
 from vzfs.access import Access, AuthorizedRange
 from vzfs.errors import AccessDenied, ErrorKind, SourceError
 from vzfs.model.location import parse_prefix, path_to_url
@@ -245,7 +245,7 @@ async def test_names_that_are_not_utf8(way: str, source: Source, tmp_path: Path)
     wanted = at(folder, "n%80", 3)
     assert (await source.fetch(wanted)).data == b"012"
     below = Access(parse_prefix(str(tmp_path))).repository_prefix("")
-    assert await source.list(below) == [os.fsdecode(b"b\xff\xfe/n\x80")]
+    assert await keys_of(source, below) == [os.fsdecode(b"b\xff\xfe/n\x80")]
 
 
 @pytest.mark.parametrize("data", [b"9876543210", b"987", b"98765432109876"])
@@ -302,7 +302,10 @@ async def test_cut_while_read(source: Source, root: Path, monkeypatch: pytest.Mo
 
 
 async def test_listing_follows_only_what_stays(source: Source, root: Path) -> None:
-    """A listing has files and links that stay beneath the prefix; it ends although links make a loop."""
+    """A listing has files and links that stay beneath the root, and ends although links make a loop.
+
+    Of links that lead out, or nowhere, it has the names, and no length.
+    """
     if not openat.has_openat2():
         pytest.skip("this kernel has no openat2")
     (root / "loop").symlink_to(".")
@@ -312,7 +315,39 @@ async def test_listing_follows_only_what_stays(source: Source, root: Path) -> No
     (root / "alias").symlink_to("sub")
     os.mkfifo(root / "fifo")
     below = Access(parse_prefix(str(root))).repository_prefix("")
-    assert sorted(await source.list(below)) == ["alias/file", "sub/file"]
+    (root / "sub" / "up").symlink_to("../alias/file")
+    found = {o.key: o.length for o in await source.objects(below)}
+    files = dict.fromkeys(["alias/file", "alias/up", "sub/file", "sub/up"], 10)
+    assert found == files | dict.fromkeys(["out", "secret", "dangling"])
+    level = {o.key: o.length for o in await source.objects(below, deep=False)}
+    assert level == {"alias/": 0, "sub/": 0} | dict.fromkeys(["out", "secret", "dangling"])
+    beneath = Access(parse_prefix(str(root))).repository_prefix("alias")
+    assert await keys_of(source, beneath) == ["file", "up"]
+
+
+async def test_a_folder_that_leads_out_is_not_listed(source: Source, root: Path) -> None:
+    """Names behind a link out of the root are denied, as what lies there is."""
+    (root / "out").symlink_to("../secret", target_is_directory=True)
+    below = Access(parse_prefix(str(root))).repository_prefix("out")
+    with pytest.raises(SourceError) as caught:
+        await source.objects(below)
+    assert caught.value.kind is ErrorKind.SOURCE_DENIED
+
+
+async def test_what_may_not_be_looked_at_is_not_left_out(source: Source, root: Path) -> None:
+    """A folder in which names are read and nothing else is denied, rather than found empty."""
+    folder = root / "closed"
+    folder.mkdir()
+    (folder / "0").write_bytes(b"x")
+    folder.chmod(0o444)
+    try:
+        if os.access(folder / "0", os.R_OK):
+            pytest.skip("this user may look at everything")
+        with pytest.raises(SourceError) as caught:
+            await source.objects(Access(parse_prefix(str(root))).repository_prefix("closed"))
+        assert caught.value.kind is ErrorKind.SOURCE_DENIED
+    finally:
+        folder.chmod(0o755)
 
 
 async def test_no_descriptor_is_left_open(source: Source, root: Path) -> None:
@@ -323,7 +358,7 @@ async def test_no_descriptor_is_left_open(source: Source, root: Path) -> None:
     before = _descriptors()
     for _ in range(20):
         await source.fetch(at(root, "sub/file"))
-        await source.list(below)
+        await keys_of(source, below)
         await refusal(source, at(root, "link"))
         await refusal(source, at(root, "none"))
         await refusal(source, at(root, "sub"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.conformance import authorized, plain_environment
+from tests.conformance import authorized, keys_of, plain_environment
 from tests.servers import Fault, ObjectServer, Proxy, redirect, reset, status, truncate
 from vzfs.access import Access, StoreOptions
 from vzfs.errors import ErrorKind, SourceError
@@ -156,7 +156,7 @@ async def test_listing_tries_again(server: ObjectServer, source: Source) -> None
     server.fault("bucket", status(503))
     store = StoreOptions(endpoint=server.url, anonymous=True, allow_http=True)
     below = Access(parse_prefix("s3://bucket"), store).repository_prefix("data")
-    assert await source.list(below) == ["object"]
+    assert await keys_of(source, below) == ["object"]
     assert source.statistics().retries == 1
 
 
@@ -180,7 +180,7 @@ async def test_listing_that_fails(
     store = StoreOptions(endpoint=server.url, anonymous=True, allow_http=True)
     below = Access(parse_prefix("s3://bucket"), store).repository_prefix("data")
     with pytest.raises(SourceError) as caught:
-        await source.list(below)
+        await keys_of(source, below)
     assert caught.value.kind is kind
     assert "hush" not in str(caught.value)
 
@@ -192,7 +192,7 @@ async def test_listing_of_odd_keys(server: ObjectServer, source: Source) -> None
         server.put(f"bucket/data/{name}", b"")
     store = StoreOptions(endpoint=server.url, anonymous=True, allow_http=True)
     below = Access(parse_prefix("s3://bucket"), store).repository_prefix("data")
-    assert sorted(await source.list(below)) == sorted([*names, "object"])
+    assert await keys_of(source, below) == sorted([*names, "object"])
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY", "ALL_PROXY"])

@@ -249,7 +249,7 @@ async def test_a_scheme_without_a_reader() -> None:
     assert error.kind is ErrorKind.BAD_LOCATION
     assert "s3" in error.advice
     with pytest.raises(SourceError):
-        await source.list(Access(parse_prefix("memory:///a/b")).repository_prefix(""))
+        await source.objects(Access(parse_prefix("memory:///a/b")).repository_prefix(""))
     assert source.statistics().errors == 2
 
 

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source import listing
+from vzfs.model.location import ETag, LastModified
+from vzfs.source import Listed, listing
 from vzfs.source.dialect import Page
 
 WHERE = "s3://bucket/below/"
@@ -22,6 +23,10 @@ keys_of_xml = st.text(
     max_size=30,
 )
 keys_of_stores = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+
+
+def keys_of(page: Page) -> list[str]:
+    return [listed.key for listed in page.objects]
 
 
 def s3_xml(keys: list[str], *more: str) -> bytes:
@@ -51,7 +56,7 @@ def blob(name: str, attributes: str = "", properties: str = "") -> str:
     """Return one entry of Azure's listing."""
     return (
         f"<Blob><Name{attributes}>{escape(name)}</Name><Properties><Etag>0x8D</Etag>"
-        f"{properties}</Properties></Blob>"
+        f"<Content-Length>12</Content-Length>{properties}</Properties></Blob>"
     )
 
 
@@ -59,8 +64,8 @@ def blob(name: str, attributes: str = "", properties: str = "") -> str:
 @example(["a&b<c>", " lead and trail ", "%41+b", "é\U0001f600"])
 def test_keys_of_a_listing_are_read_verbatim(keys: list[str]) -> None:
     """Without an encoding, keys are what the XML says, blanks, percent and plus signs included."""
-    assert listing.s3(s3_xml(keys), WHERE) == Page(keys, "")
-    assert listing.azure(azure_xml("".join(map(blob, keys))), WHERE) == Page(keys, "")
+    assert keys_of(listing.s3(s3_xml(keys), WHERE)) == keys
+    assert keys_of(listing.azure(azure_xml("".join(map(blob, keys))), WHERE)) == keys
 
 
 @pytest.mark.parametrize("quote", [urllib.parse.quote, urllib.parse.quote_plus])
@@ -69,20 +74,20 @@ def test_keys_of_a_listing_are_read_verbatim(keys: list[str]) -> None:
 def test_encoded_keys_arrive_whole(quote: Callable[[str], str], keys: list[str]) -> None:
     """Where the reply says `url`, any key comes through, blanks as %20 or as plus signs."""
     body = s3_xml([quote(key) for key in keys], "<EncodingType>url</EncodingType>")
-    assert listing.s3(body, WHERE) == Page(keys, "")
+    assert keys_of(listing.s3(body, WHERE)) == keys
 
 
 def test_azure_encodes_single_names() -> None:
     """A name that Azure marks as encoded is decoded, and the others are not."""
     body = azure_xml(blob("a%EF%BF%BEb", ' Encoded="true"') + blob("a%20b", ' Encoded="false"'))
-    assert listing.azure(body, WHERE).keys == ["a\ufffeb", "a%20b"]
+    assert keys_of(listing.azure(body, WHERE)) == ["a\ufffeb", "a%20b"]
 
 
 def test_folders_of_azure_are_no_keys() -> None:
     """Accounts with directories list them among the blobs; they are left out."""
     folder = blob("below/dir", properties="<ResourceType>directory</ResourceType>")
     file = blob("below/dir/x", properties="<ResourceType>file</ResourceType>")
-    assert listing.azure(azure_xml(folder + file), WHERE).keys == ["below/dir/x"]
+    assert keys_of(listing.azure(azure_xml(folder + file), WHERE)) == ["below/dir/x"]
 
 
 def test_a_page_names_the_next() -> None:
@@ -97,9 +102,64 @@ def test_a_page_names_the_next() -> None:
 
 def test_only_what_lies_below_is_kept() -> None:
     """Keys outside of the prefix that was asked for, and the prefix itself, are left out."""
-    page = Page(["below/", "below/x", "belowx", "other/x", "Below/x"], "t")
-    assert listing.below(page, "below/") == Page(["below/x"], "t")
+    keys = ["below/", "below/x", "belowx", "other/x", "Below/x"]
+    page = Page([Listed(key, 1) for key in keys], "t")
+    assert listing.below(page, "below/") == Page([Listed("below/x", 1)], "t")
     assert listing.below(page, "") == page
+
+
+def test_one_level_has_objects_and_folders() -> None:
+    """Of one level a page has its objects, and folders once, also of a store that lists deeper than asked."""
+    keys = ["d/a", "d/b/", "d/b/c", "d/e/f/g", "d//h", "d/"]
+    page = Page([Listed(key, 1) for key in keys], "t")
+    assert listing.relative(page, "d/", deep=False) == Page(
+        [Listed("a", 1), Listed("b/"), Listed("e/")], "t"
+    )
+    assert keys_of(listing.relative(page, "d/", deep=True)) == ["a", "b/c", "e/f/g", "/h"]
+
+
+def test_folders_are_told_from_objects() -> None:
+    """What stores list as common prefixes are folders, decoded as keys are, with a slash at the end."""
+    prefixes = "".join(
+        f"<CommonPrefixes><Prefix>{p}</Prefix></CommonPrefixes>" for p in ("a+b%2F", "c/d")
+    )
+    body = s3_xml(["k"], prefixes, "<EncodingType>url</EncodingType>")
+    assert listing.s3(body, WHERE).objects[1:] == [Listed("a b/"), Listed("c/d/")]
+    body = azure_xml('<BlobPrefix><Name Encoded="true">a%2F</Name></BlobPrefix>' + blob("x"))
+    assert listing.azure(body, WHERE).objects[0] == Listed("a/")
+
+
+@pytest.mark.parametrize(
+    ("said", "listed"),
+    [
+        ("<Size>0</Size><ETag>&quot;x&quot;</ETag>", Listed("k", 0, ETag('"x"'))),
+        ("<Size>7</Size><ETag>W/x</ETag>", Listed("k", 7, ETag("W/x"))),
+        ("<Size>7</Size>", Listed("k", 7)),
+        ("<Size>7</Size><ETag>&quot;&quot;</ETag>", Listed("k", 7)),
+        (
+            "<Size>7</Size><LastModified>1970-01-01T00:01:00.900Z</LastModified>",
+            Listed("k", 7, LastModified(60)),
+        ),
+        ("<Size>7</Size><LastModified>1969-01-01T00:00:00Z</LastModified>", Listed("k", 7)),
+        ("<Size>7</Size><LastModified>yesterday</LastModified>", Listed("k", 7)),
+        (f"<Size>7</Size><ETag>{'x' * 2000}</ETag>", Listed("k", 7)),
+    ],
+)
+def test_an_object_has_its_size_and_version(said: str, listed: Listed) -> None:
+    """An object is listed with its size and its version: its etag, else its date, else none."""
+    body = s3_xml([]).replace(b"</List", f"<Contents><Key>k</Key>{said}</Contents></List".encode())
+    assert listing.s3(body, WHERE).objects == [listed]
+    name = said.replace("Size", "Content-Length").replace("ETag", "Etag")
+    name = name.replace("LastModified", "Last-Modified")
+    body = azure_xml(f"<Blob><Name>k</Name><Properties>{name}</Properties></Blob>")
+    assert listing.azure(body, WHERE).objects == [listed]
+
+
+def test_azure_writes_dates_as_http_does() -> None:
+    """Where only the date tells the version, both ways to write it are read."""
+    said = "<Content-Length>1</Content-Length><Last-Modified>Thu, 01 Jan 1970 00:02:00 GMT</Last-Modified>"
+    body = azure_xml(f"<Blob><Name>k</Name><Properties>{said}</Properties></Blob>")
+    assert listing.azure(body, WHERE).objects == [Listed("k", 1, LastModified(120))]
 
 
 BOMB = (
@@ -132,6 +192,9 @@ REFUSED = {
     "too many bytes": s3_xml([], " " * 2**23),
     "an object without a key": s3_xml([]).replace(b"</List", b"<Contents/></List"),
     "an empty key": s3_xml([""]),
+    "an object without a size": s3_xml(["k"]).replace(b"<Size>1</Size>", b""),
+    "a size that is none": s3_xml(["k"]).replace(b"<Size>1", b"<Size>-1"),
+    "a size beyond all objects": s3_xml(["k"]).replace(b"<Size>1", b"<Size>1" + b"0" * 18),
     "a key with elements in it": s3_xml(["k"]).replace(b">k<", b">k<b/>k<"),
     "an unknown encoding of keys": s3_xml(["k"], "<EncodingType>base64</EncodingType>"),
     "encoded keys that are no text": s3_xml(["%ff"], "<EncodingType>url</EncodingType>"),
@@ -157,6 +220,9 @@ REASONS = {
     "too many bytes": "more than 8388608 bytes",
     "an object without a key": "no key",
     "an empty key": "no key",
+    "an object without a size": "no size",
+    "a size that is none": "no size",
+    "a size beyond all objects": "no size",
     "a key with elements in it": "no key",
     "an unknown encoding of keys": "unknown way",
     "encoded keys that are no text": "not UTF-8",
@@ -208,7 +274,7 @@ def test_a_damaged_listing_is_a_listing_or_an_error(
         where = data.draw(st.integers(0, len(body) - 1))
         body[where : where + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=4))
     try:
-        keys = read(bytes(body), WHERE).keys
+        page = read(bytes(body), WHERE)
     except SourceError:
         return
-    assert all(keys)
+    assert all(listed.key for listed in page.objects)

@@ -266,7 +266,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def list(self, bucket: str, said: Mapping[str, str]) -> None:
         """Answer `ListObjectsV2`."""
-        prefix = said.get("prefix", "")
+        prefix, delimiter = said.get("prefix", ""), said.get("delimiter", "")
         after = said.get("continuation-token") or said.get("start-after", "")
         limit = min(int(said.get("max-keys", MAX_KEYS)), MAX_KEYS)
         is_encoded = said.get("encoding-type") == "url"
@@ -280,17 +280,29 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             for key in self.server.store.keys(bucket)
             if key.startswith(prefix) and key.encode() > after.encode()
         ]
-        page = found[:limit]
+        # A folder counts once, and a page ends behind all that is in it.
+        entries: dict[str, str] = {}
+        last = ""
+        for key in found:
+            head, slash, _ = key[len(prefix) :].partition(delimiter) if delimiter else ("", "", "")
+            entry = f"{prefix}{head}{slash}" if slash else key
+            if entry not in entries and len(entries) == limit:
+                break
+            entries[entry] = last = key
+        has_more = bool(found) and last != found[-1]
         parts = [
-            f"<Name>{bucket}</Name><Prefix>{text(prefix)}</Prefix><KeyCount>{len(page)}</KeyCount>",
-            f"<IsTruncated>{str(len(found) > limit).lower()}</IsTruncated>",
+            f"<Name>{bucket}</Name><Prefix>{text(prefix)}</Prefix><KeyCount>{len(entries)}</KeyCount>",
+            f"<IsTruncated>{str(has_more).lower()}</IsTruncated>",
             "<EncodingType>url</EncodingType>" if is_encoded else "",
         ]
-        if len(found) > limit:
+        if has_more:
             # The token is opaque and, unlike keys, never percent-encoded.
-            token = xml.sax.saxutils.escape(page[-1])
+            token = xml.sax.saxutils.escape(last)
             parts.append(f"<NextContinuationToken>{token}</NextContinuationToken>")
-        for key in page:
+        for entry, key in entries.items():
+            if entry != key:
+                parts.append(f"<CommonPrefixes><Prefix>{text(entry)}</Prefix></CommonPrefixes>")
+                continue
             stored = self.server.store.find(bucket, key)
             if stored is not None:
                 date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime(stored.modified))

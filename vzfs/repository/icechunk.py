@@ -90,7 +90,11 @@ async def _probe(
 
 
 class _Files:
-    """What both specs share: snapshot and manifest files."""
+    """What both specs share: snapshot and manifest files. All is presented, or cannot be opened."""
+
+    is_versioned: Final = True
+    named: Final = ()
+    omissions: Final = ()
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage

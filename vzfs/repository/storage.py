@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, NoReturn
 
 import trio
@@ -19,15 +19,19 @@ import trio
 from vzfs.access import Access, AuthorizedPrefix, AuthorizedRange, StoreOptions
 from vzfs.cache import DiskCache, EntryKey
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import Location, Prefix
+from vzfs.model.location import Checksum, ETag, LastModified, Location, Prefix
+from vzfs.model.manifest import ChunkKind, ChunkRef
+from vzfs.repository.lengths import Lengths
 from vzfs.source import (
     DEFAULT_PACE,
     Fetched,
     Fetcher,
+    Listed,
     Pace,
     Pressing,
     Sink,
     SourceStatistics,
+    Stat,
     Urgency,
 )
 
@@ -39,12 +43,17 @@ up first what was used longest ago, and chunks without their manifest are of no 
 MAX_USED: Final = 10_000
 """Objects, read last, that count so: who follows a branch reads ever more."""
 
-_IMMUTABLE: Final = ("snapshots/", "manifests/", "transactions/")
-"""Where a repository keeps what it never changes, since each file has an id of its own."""
-_COMPILED: Final = "manifests/"
+_IMMUTABLE: Final = re.compile(r"(?:snapshots|manifests|transactions)/[0-9A-Z]+\Z")
+"""What a repository never changes, since each such file has an id of its own."""
+_COMPILED: Final = re.compile(r"manifests/[0-9A-Z]+\Z")
 """What is kept as it was decoded (`compiled`), and not as it was fetched."""
-_REFUSALS: Final = frozenset({ErrorKind.SOURCE_VANISHED, ErrorKind.SOURCE_DENIED})
+_REFUSALS: Final = frozenset(
+    {ErrorKind.SOURCE_VANISHED, ErrorKind.SOURCE_DENIED, ErrorKind.CANNOT_LIST}
+)
 """Answers that are remembered too: a bucket that may not be listed denies what it does not have."""
+_STAT: Final = re.compile(
+    r"(\d+) (\d{1,19}) (\d{0,12}) (?:(?=date \d+\Z)|(?=etag ))(etag|date) (.+)\Z"
+)
 _RECORD: Final = re.compile(r"(\d+) (?:(sha256 [0-9a-f]{64}) (\d+)|([a-z-]+))\Z")
 
 
@@ -55,15 +64,30 @@ class Storage:
         self._fetcher = fetcher
         self._access = access
 
-    async def get(self, key: str, max_length: int) -> bytes | None:
-        """Return the object *key*, or None if the storage says that there is none."""
+    def lengths(self) -> Lengths:
+        """Return what says how long the objects are that references lead to, which declare no containers."""
+        return Lengths(self._fetcher, self._access.with_containers(None))
+
+    async def get(
+        self, key: str, max_length: int, checksum: Checksum | None = None
+    ) -> bytes | None:
+        """Return the object *key*, or None if the storage says that there is none.
+
+        If there is a *checksum*, another version of it raises SourceError.
+        """
+        wanted = self._access.repository_object(key, max_length, checksum)
         try:
-            fetched = await self._fetcher.fetch(self._access.repository_object(key, max_length))
+            fetched = await self._fetcher.fetch(wanted)
         except SourceError as error:
             if error.kind is ErrorKind.SOURCE_VANISHED:
                 return None
             raise
         return bytes(fetched.data)
+
+    async def part(self, key: str, offset: int, length: int, checksum: Checksum | None) -> bytes:
+        """Return *length* bytes of the object *key* from *offset* on, in this version. Raises SourceError."""
+        ref = ChunkRef(ChunkKind.NATIVE, length, key, offset, checksum)
+        return bytes((await self._fetcher.fetch(self._access.authorize(ref))).data)
 
     async def lacks(self, key: str) -> bool:
         """Whether the storage says that there is no object *key*, without its bytes.
@@ -81,11 +105,24 @@ class Storage:
         return str(self._access.repository.join(key))
 
     async def names(self, key: str) -> list[str]:
-        """Return the keys below *key*, relative to it.
+        """Return the keys below *key*, relative to it. Raises as `objects` does."""
+        return [listed.key for listed in await self.objects(key)]
+
+    async def objects(self, key: str, *, deep: bool = True) -> Sequence[Listed]:
+        """Return the objects below *key*, at every depth, or the objects and folders of one level.
 
         Raises SourceError with the kind CANNOT_LIST where the storage cannot enumerate.
         """
-        return await self._fetcher.list(self._access.repository_prefix(key))
+        return await self._fetcher.objects(self._access.repository_prefix(key), deep=deep)
+
+    async def stat(self, key: str) -> Stat | None:
+        """Return length and version of the object *key*, or None if the storage says that there is none."""
+        try:
+            return await self._fetcher.stat(self._access.repository_object(key, 0))
+        except SourceError as error:
+            if error.kind is ErrorKind.SOURCE_VANISHED:
+                return None
+            raise
 
 
 class NoSource:
@@ -106,7 +143,11 @@ class NoSource:
         """Raise SourceError (`OFFLINE`)."""
         _refuse(wanted.location)
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Raise SourceError (`OFFLINE`)."""
+        _refuse(wanted.location)
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
         """Raise SourceError (`OFFLINE`)."""
         _refuse(below.prefix)
 
@@ -171,10 +212,19 @@ class Remembered:
         urgency: Pressing = Urgency.DEMAND,
     ) -> Fetched:
         """Return an object, from the cache if its storage is away. Raises SourceError."""
-        if wanted.range is not None:
+        if sink is not None:
             return await self._fetcher.fetch(wanted, pinned, sink=sink, urgency=urgency)
-        name = name_of("object", wanted.location, wanted.store)
-        may_change = not self._root.relative(wanted.location).startswith(_IMMUTABLE)
+        kind = (
+            "object"
+            if wanted.range is None
+            else f"part {wanted.range.offset} {wanted.range.length}"
+        )
+        if wanted.checksum is not None:
+            # What was seen last may be another version.
+            kind += f" {_word(wanted.checksum)}"
+        name = name_of(kind, wanted.location, wanted.store)
+        key = self._root.relative(wanted.location)
+        may_change = _IMMUTABLE.match(key) is None
         try:
             fetched = await self._fetcher.fetch(wanted, pinned, urgency=urgency)
         except SourceError as error:
@@ -186,7 +236,7 @@ class Remembered:
             if data is None or len(data) > wanted.max_length:
                 raise
             return Fetched(data, "remembered")
-        if not self._root.relative(wanted.location).startswith(_COMPILED):
+        if _COMPILED.match(key) is None:
             await self._keep(name, bytes(fetched.data))
         return fetched
 
@@ -194,22 +244,46 @@ class Remembered:
         """Return the version that an object has now. Raises SourceError."""
         return await self._fetcher.version(wanted)
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Return the keys below a prefix, as they were seen last if offline. Raises SourceError."""
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Return length and version of an object, as they were seen last if offline. Raises SourceError."""
+        name = name_of("stat", wanted.location, wanted.store)
+        try:
+            found = await self._fetcher.stat(wanted)
+        except SourceError as error:
+            if error.kind in _REFUSALS and not await self._would_lose(name, error.kind):
+                await self._remember(name, error.kind)
+            if error.kind not in AWAY or not self._is_offline:
+                raise
+            record = _STAT.match(await self._disk.last_version(name) or "")
+            if record is None:
+                # What is recalled is a refusal then, or nothing.
+                await self._recall(name, wanted.location, may_change=True)
+                raise
+            self._seen(int(record[1]))
+            modified = int(record[3]) if record[3] else None
+            return Stat(int(record[2]), _checksum(record[4], record[5]), modified)
+        date = "" if found.modified is None else found.modified
+        await self._remember(name, f"{found.length} {date} {_word(found.checksum)}")
+        return found
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
+        """Return what lies below a prefix, as it was seen last if offline. Raises SourceError."""
         prefix = below.prefix
         place = Location(prefix.scheme, prefix.authority, prefix.key)
-        name = name_of("listing", place, below.store)
+        name = name_of("objects" if deep else "level", place, below.store)
         try:
-            keys = await self._fetcher.list(below)
+            found = await self._fetcher.objects(below, deep=deep)
         except SourceError as error:
+            if error.kind in _REFUSALS and not await self._would_lose(name, error.kind):
+                await self._remember(name, error.kind)
             if error.kind not in AWAY or not self._is_offline:
                 raise
             data = await self._recall(name, place, may_change=True)
             if data is None:
                 raise
-            return list(map(str, json.loads(data)))
-        await self._keep(name, json.dumps(sorted(keys)).encode())
-        return keys
+            return await trio.to_thread.run_sync(_decoded, data)
+        await self._keep(name, await trio.to_thread.run_sync(_encoded, found))
+        return found
 
     def pace(self, wanted: AuthorizedRange) -> Pace:
         """Return how fast the host of *wanted* is."""
@@ -236,6 +310,10 @@ class Remembered:
         if len(self._used) > MAX_USED:
             self._used.popitem(last=False)
 
+    def _seen(self, moment: int) -> None:
+        """Take note that something is given as it was at a *moment*."""
+        self.as_of = moment if self.as_of is None else min(moment, self.as_of)
+
     async def _remember(self, name: str, what: str) -> None:
         await self._disk.remember_version(name, f"{int(self._now())} {what}")
 
@@ -261,8 +339,7 @@ class Remembered:
         elif record[4] not in _REFUSALS:
             return None
         if may_change:
-            seen = int(record[1])
-            self.as_of = seen if self.as_of is None else min(seen, self.as_of)
+            self._seen(int(record[1]))
         if data is None:
             raise SourceError(
                 ErrorKind(record[4]),
@@ -270,6 +347,33 @@ class Remembered:
                 where=str(place),
             )
         return data
+
+
+def _word(checksum: Checksum | None) -> str:
+    match checksum:
+        case ETag(value):
+            return f"etag {value}"
+        case LastModified(seconds):
+            return f"date {seconds}"
+    return ""
+
+
+def _checksum(kind: str, value: str) -> Checksum:
+    return ETag(value) if kind == "etag" else LastModified(int(value))
+
+
+def _encoded(objects: Sequence[Listed]) -> bytes:
+    """Return a listing as it is remembered: a line for each object."""
+    rows = sorted([o.key, o.length, *_word(o.checksum).split(" ", 1)] for o in objects)
+    return json.dumps(rows, separators=(",", ":")).encode()
+
+
+def _decoded(data: bytes) -> list[Listed]:
+    rows = json.loads(data)
+    return [
+        Listed(key, length, _checksum(kind, *value) if value else None)
+        for key, length, kind, *value in rows
+    ]
 
 
 def _digest(data: bytes | memoryview) -> str:

@@ -28,10 +28,12 @@ from vzfs.source.fetcher import (
     Fetched,
     Fetcher,
     Haste,
+    Listed,
     Pace,
     Pressing,
     Sink,
     SourceStatistics,
+    Stat,
     Timing,
     Urgency,
 )
@@ -39,6 +41,6 @@ from vzfs.source.hosts import Places
 from vzfs.source.source import Source
 
 __all__ = [
-    "DEFAULT_PACE", "Egress", "Fetched", "Fetcher", "Haste", "Pace", "Places", "Pressing", "Sink", "Source",
-    "SourceStatistics", "Timing", "Urgency",
+    "DEFAULT_PACE", "Egress", "Fetched", "Fetcher", "Haste", "Listed", "Pace", "Places", "Pressing",
+    "Sink", "Source", "SourceStatistics", "Stat", "Timing", "Urgency",
 ]  # fmt: skip

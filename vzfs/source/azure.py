@@ -50,7 +50,9 @@ class Azure:
         path = f"/{place.authority}/{encode(place.key, '/')}"
         return await self._signed(method, path, [], store, place, headers)
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
         """Address and sign a request for one page of names. Raises SourceError."""
         pairs = [
             ("restype", "container"),
@@ -58,7 +60,8 @@ class Azure:
             ("maxresults", str(listing.MAX_KEYS_ASKED)),
         ]
         # Parameters without a value are signed by some servers and left out by others.
-        pairs += [(name, value) for name, value in _optional(below, after) if value]
+        optional = ("prefix", folder(below)), ("delimiter", "" if deep else "/"), ("marker", after)
+        pairs += [(name, value) for name, value in optional if value]
         return await self._signed("GET", f"/{below.authority}", pairs, store, below, {})
 
     def page(self, below: Prefix, body: bytes) -> Page:
@@ -153,10 +156,6 @@ def _account_in(endpoint: Endpoint) -> str | None:
         # Some accounts are in a zone: ACCOUNT.z01.blob.storage.azure.net.
         return account.partition(".")[0]
     return endpoint.path[1:].partition("/")[0] or None
-
-
-def _optional(below: Prefix, after: str) -> list[tuple[str, str]]:
-    return [("prefix", folder(below)), ("marker", after)]
 
 
 def _missing(code: str, where: str, said: str) -> SourceError | None:

@@ -19,6 +19,7 @@ from vzfs.errors import ErrorKind, SourceError
 from vzfs.model.location import Location, Prefix
 from vzfs.source.addresses import Reach, split_authority
 from vzfs.source.client import Request
+from vzfs.source.fetcher import Listed
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 """Statuses that send a client elsewhere."""
@@ -31,9 +32,9 @@ _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*\Z")
 
 
 class Page(NamedTuple):
-    """One page of a listing: whole *keys*, and what asks for the page *after* it ("" at the end)."""
+    """One page of a listing: objects and folders by whole keys, and what asks for the page *after* it ("" at the end)."""
 
-    keys: list[str]
+    objects: list[Listed]
     after: str
 
 
@@ -49,15 +50,17 @@ class Dialect(Protocol):
         `BAD_LOCATION` for a key that this store cannot be asked for.
         """
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
-        """Address a request for one page of the names below a prefix, and sign it.
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
+        """Address a request for one page of what lies below a prefix, and sign it.
 
-        *after* is what the page before said, "" at first. Raises SourceError as `request` does, and
+        All of it, or one level if not *deep*. *after* is what the page before said, "" at first. Raises SourceError as `request` does, and
         `CANNOT_LIST` where there are no listings.
         """
 
     def page(self, below: Prefix, body: bytes) -> Page:
-        """Read the reply to `listing`, of keys below the prefix. Raises SourceError (`SOURCE_MISMATCH`)."""
+        """Read the reply to `listing`, of what lies below the prefix. Raises SourceError (`SOURCE_MISMATCH`)."""
 
     def reach(self, root: Prefix, store: StoreOptions) -> Reach:
         """Return which addresses the user opened by naming hosts and networks for this store."""

@@ -9,17 +9,18 @@ in time.
 import contextlib
 import dataclasses
 import enum
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
+from vzfs.model.location import Checksum
 
 MAX_FETCH: Final = 2**30
 """Bytes of one fetch. Chunks larger than some MiB are read in blocks; this bounds what a hostile
 length can cost."""
 
 MAX_LISTED: Final = 1_000_000
-"""Names of one listing: some 100 MB. Refs and snapshots of a repository are fewer by far."""
+"""Objects and folders of one listing: some 300 MB. Refs and snapshots of a repository are fewer by far."""
 
 
 class Fetched(NamedTuple):
@@ -31,6 +32,35 @@ class Fetched(NamedTuple):
 
     data: bytes | memoryview
     version: str
+
+
+class Stat(NamedTuple):
+    """What is known of an object without reading it: its *length* in bytes, and which version it is.
+
+    *checksum* is None where a listing does not tell. *modified* is when it was, in seconds since the
+    Unix epoch, as far as the store says so.
+    """
+
+    length: int
+    checksum: Checksum | None
+    modified: int | None = None
+
+
+class Listed(NamedTuple):
+    """An object in a listing: its *key*, relative to the prefix, its *length* in bytes, and its version.
+
+    *checksum* is None where the listing does not tell. A key that ends in a slash is a folder. Of
+    what is there and cannot be looked at (a link that is not followed), the *length* is None.
+    """
+
+    key: str
+    length: int | None = 0
+    checksum: Checksum | None = None
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether this stands for whatever lies below the key."""
+        return self.key.endswith("/")
 
 
 class Urgency(enum.IntEnum):
@@ -182,10 +212,20 @@ class Fetcher(Protocol):
         An object that is known to end before the range of *wanted* does is `SOURCE_MISMATCH`.
         """
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Return the keys below a prefix, relative to it, at every depth, in no particular order.
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Return the length of the object, whatever range of it is *wanted*, and its version. Costs one HEAD or fstat.
 
-        A missing folder has none. Raises SourceError (`CANNOT_LIST`) where there is no way to list.
+        Its checksum is compared as `fetch` does. A missing object is `SOURCE_VANISHED`, one that may
+        not be read `SOURCE_DENIED`.
+        """
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
+        """Return the objects below a prefix, in no particular order: at every depth, or of one level.
+
+        Of one level they are the objects right below the prefix, and the folders, once each. An
+        object whose key ends in a slash stands for a folder and is none of them. A missing folder
+        has none. Each page of a listing has the time of a fetch. Raises SourceError (`CANNOT_LIST`)
+        where there is no way to list, or more than `MAX_LISTED`.
         """
 
     def pace(self, wanted: AuthorizedRange) -> Pace:

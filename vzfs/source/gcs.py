@@ -36,7 +36,9 @@ class Gcs:
         path = f"/{place.authority}/{encode(place.key)}"
         return await self._sent(method, path, store, place, headers)
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
         """Address a request for one page of names, with a token. Raises SourceError."""
         pairs = [
             ("list-type", "2"),
@@ -44,6 +46,8 @@ class Gcs:
             ("max-keys", str(listing.MAX_KEYS_ASKED)),
             ("prefix", folder(below)),
         ]
+        if not deep:
+            pairs.append(("delimiter", "/"))
         if after:
             pairs.append(("continuation-token", after))
         return await self._sent("GET", f"/{below.authority}?{query(pairs)}", store, below, {})

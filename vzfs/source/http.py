@@ -54,7 +54,9 @@ class Http:
                 headers = {**headers, "authorization": secret}
         return Request(method, place.scheme, place.authority, target, headers)
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
         """Raise SourceError: HTTP has no listings."""
         raise _unlisted(below)
 

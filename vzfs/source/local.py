@@ -12,18 +12,18 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from vzfs.access import AuthorizedPrefix, AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import ETag, LastModified, Prefix
+from vzfs.model.location import ETag, LastModified, Location, Prefix
 from vzfs.source import nowait, openat, remote, versions
-from vzfs.source.fetcher import MAX_LISTED
-from vzfs.source.wire import Transient, remaining
+from vzfs.source.fetcher import MAX_LISTED, Listed, Stat
+from vzfs.source.wire import Transient, remaining, too_many
 
-MAX_DEPTH: Final = 64
-"""Folders within folders in a listing. Repositories have three."""
+MAX_DEPTH: Final = 128
+"""Folders within folders in a listing. Repositories have three, arrays one for each dimension."""
 
 _VANISHED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 _DENIED: Final = frozenset({errno.EACCES, errno.EPERM})
@@ -114,26 +114,36 @@ class LocalFiles:
             _check_end(wanted.range.end, found.st_size, where)
         return version
 
-    def list(self, below: AuthorizedPrefix, until: float) -> list[str]:
-        """Return the paths of the files below a prefix, relative to it. Raises Transient, SourceError."""
+    def stat(self, wanted: AuthorizedRange, until: float) -> Stat:
+        """Return length and version of the file. Raises Transient, SourceError."""
+        remote.check(wanted)
+        where = str(wanted.location)
+        remaining(until, where)
+        with _problems(where, wanted.root), _opened(wanted) as file:
+            found = os.fstat(file)
+            _verify(wanted, found)
+        return Stat(found.st_size, ETag(_etag(found)), max(found.st_mtime_ns // 10**9, 0))
+
+    def objects(self, below: AuthorizedPrefix, until: float, *, deep: bool) -> Sequence[Listed]:
+        """Return the files below a prefix, at every depth or of one level. Raises Transient, SourceError."""
         where = str(below.prefix)
-        names: list[str] = []
-        with _problems(where, below.prefix):
+        found: list[Listed] = []
+        root, start = below.root, below.prefix
+        beneath = root.relative(Location(start.scheme, start.authority, start.key))
+        with _problems(where, root):
             try:
-                root = os.open(_path(below.prefix.key), openat.FOLDER)
+                top = os.open(_path(root.key), openat.FOLDER)
             except (FileNotFoundError, NotADirectoryError):
                 return []
             try:
-                for name in _walk(root):
+                for listed in _walk(top, beneath, deep=deep):
                     remaining(until, where)
-                    names.append(name)
-                    if len(names) > MAX_LISTED:
-                        raise SourceError(
-                            ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=where
-                        )
+                    found.append(listed)
+                    if len(found) > MAX_LISTED:
+                        raise too_many(start)
             finally:
-                os.close(root)
-        return names
+                os.close(top)
+        return found
 
 
 @contextlib.contextmanager
@@ -250,46 +260,65 @@ def _etag(found: os.stat_result) -> str:
     return f"{found.st_ino:x}-{max(found.st_mtime_ns // 1000, 0):x}-{found.st_size:x}"
 
 
-def _walk(root: int) -> Iterator[str]:
-    """Name the regular files below *root*, through links too as long as they stay beneath it."""
-    start = _identity(root)
-    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", (start,))]
+def _walk(top: int, start: str, *, deep: bool) -> Iterator[Listed]:
+    """Yield the regular files below *start*, through links too as long as they stay beneath *top*.
+
+    If not *deep*, yield those right below it, and the folders. Raises OSError, SourceError.
+    """
+    pending: list[tuple[str, tuple[tuple[int, int], ...]]] = [("", ())]
     while pending:
         folder, above = pending.pop()
+        path = "/".join(part for part in (start, folder) if part)
         try:
-            here = openat.open_beneath(root, folder, openat.FOLDER)
+            here = openat.open_beneath(top, path, openat.FOLDER)
         except (FileNotFoundError, NotADirectoryError):
             continue  # gone since it was named
         try:
+            above = (*above, _identity(os.fstat(here)))
             with os.scandir(here) as entries:
                 for entry in entries:
                     name = f"{folder}/{entry.name}" if folder else entry.name
-                    kind, identity = _classify(root, name, entry)
-                    if stat.S_ISREG(kind):
-                        yield name
-                    elif stat.S_ISDIR(kind) and identity not in above and len(above) <= MAX_DEPTH:
-                        pending.append((name, (*above, identity)))
+                    try:
+                        found = _look(top, path, entry)
+                    except FileNotFoundError:
+                        continue
+                    if found is None:
+                        yield Listed(name, None)
+                    elif stat.S_ISREG(found.st_mode):
+                        yield Listed(name, found.st_size, ETag(_etag(found)))
+                    elif not stat.S_ISDIR(found.st_mode) or _identity(found) in above:
+                        continue
+                    elif not deep:
+                        yield Listed(f"{name}/")
+                    elif len(above) > MAX_DEPTH:
+                        raise SourceError(
+                            ErrorKind.CANNOT_LIST,
+                            f"it is deeper than {MAX_DEPTH} folders",
+                            where=name,
+                        )
+                    else:
+                        pending.append((name, above))
         finally:
             os.close(here)
 
 
-def _classify(root: int, name: str, entry: "os.DirEntry[str]") -> tuple[int, tuple[int, int]]:
-    """Return the file type behind a name, and which file it is; type 0 for what cannot be read."""
+def _look(top: int, folder: str, entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """Return what is behind a name in *folder*, None behind a link that is not followed, or leads nowhere."""
+    if not entry.is_symlink():
+        return entry.stat(follow_symlinks=False)
     try:
-        if not entry.is_symlink():
-            found = entry.stat(follow_symlinks=False)
-            return found.st_mode, (found.st_dev, found.st_ino)
-        target = openat.open_beneath(root, name, openat.PLACE)
+        target = openat.open_beneath(
+            top, f"{folder}/{entry.name}" if folder else entry.name, openat.PLACE
+        )
     except OSError:
-        return 0, (0, 0)
+        return None
     try:
-        return os.fstat(target).st_mode, _identity(target)
+        return os.fstat(target)
     finally:
         os.close(target)
 
 
-def _identity(descriptor: int) -> tuple[int, int]:
-    found = os.fstat(descriptor)
+def _identity(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 

@@ -107,11 +107,16 @@ def seen(head: Head, size: int | None) -> Seen:
     if etag is not None and (len(etag) > MAX_ETAG_LENGTH or not tag_of(etag).opaque):
         etag = None
     date = head.headers.get("last-modified")
-    return Seen(etag, None if date is None else _seconds(date), size)
+    return Seen(etag, None if date is None else seconds_of(date), size)
 
 
 def size(head: Head) -> int | None:
-    """Return the size of the object that the reply to a HEAD, or one byte of a GET, tells."""
+    """Return the size of the object that the reply to a HEAD, or one byte of a GET, tells.
+
+    What comes encoded has another length than the object.
+    """
+    if head.headers.get("content-encoding", "").strip().lower() not in {"", "identity"}:
+        return None
     total = _CONTENT_RANGE.match(head.headers.get("content-range", ""))
     if total is None:
         return head.length
@@ -128,7 +133,7 @@ def _unlike(what: str, wanted: AuthorizedRange) -> SourceError:
 
 
 @functools.lru_cache(1024)
-def _seconds(date: str) -> int | None:
+def seconds_of(date: str) -> int | None:
     """Read an HTTP date as seconds since the Unix epoch; None if there is none in it."""
     try:
         moment = parse_http_date(date)
@@ -150,7 +155,7 @@ def _delay(retry_after: str) -> float:
     """Return how many seconds a server asks to wait, in either form of the header; 0 if it does not."""
     if _DELAY.match(retry_after):
         return float(retry_after)
-    at = _seconds(retry_after) if retry_after else None
+    at = seconds_of(retry_after) if retry_after else None
     return 0.0 if at is None else max(at - time.time(), 0.0)
 
 

@@ -69,7 +69,9 @@ class S3:
         target = f"{endpoint.path}/{encode(place.key, '/')}"
         return await self._signed(method, endpoint, target, store, region, headers)
 
-    async def listing(self, below: Prefix, store: StoreOptions, after: str) -> Request:
+    async def listing(
+        self, below: Prefix, store: StoreOptions, after: str, *, deep: bool = True
+    ) -> Request:
         """Address and sign a request for one page of names. Raises SourceError."""
         endpoint, region = await self._find(below, store)
         pairs = [
@@ -78,6 +80,8 @@ class S3:
             ("max-keys", str(listing.MAX_KEYS_ASKED)),
             ("prefix", folder(below)),
         ]
+        if not deep:
+            pairs.append(("delimiter", "/"))
         if after:
             pairs.append(("continuation-token", after))
         target = f"{endpoint.path or '/'}?{query(pairs)}"

@@ -6,9 +6,10 @@ a thread that is left behind keeps its place until it ends.
 """
 
 import dataclasses
+import functools
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import trio
@@ -23,11 +24,14 @@ from vzfs.source.credentials import Keyring
 from vzfs.source.dialect import Dialect
 from vzfs.source.egress import Egress
 from vzfs.source.fetcher import (
+    MAX_LISTED,
     Fetched,
+    Listed,
     Pace,
     Pressing,
     Sink,
     SourceStatistics,
+    Stat,
     Timing,
     Urgency,
     urgency_of,
@@ -40,11 +44,14 @@ from vzfs.source.local import LocalFiles
 from vzfs.source.redirect import Target, follow
 from vzfs.source.remote import Remote
 from vzfs.source.s3 import S3
-from vzfs.source.wire import Tally, Transient
+from vzfs.source.wire import Tally, Transient, too_many
 
 DEFAULT_TIMING: Final = Timing()
 LOCAL_PACE: Final = Pace(0.0002, 1e9)
 """Of files of which none was read yet."""
+
+LEAST_PAGE: Final = 100
+"""Objects that a page counts for at least, so that not even a listing without any goes on for ever."""
 
 _ANSWERS: Final = frozenset(
     {
@@ -133,11 +140,33 @@ class Source:
         backend = self._files if host is None else self._remote
         return await self._persist(wanted.location, host, lambda: backend.version(wanted))
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Return the keys below a prefix, relative to it. Raises SourceError."""
-        host = self._host(below.prefix, below.store)
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Return length and version of the object. Raises SourceError."""
+        host = self._host(wanted.location, wanted.store)
         backend = self._files if host is None else self._remote
-        return await self._persist(below.prefix, host, lambda: backend.list(below))
+        return await self._persist(wanted.location, host, lambda: backend.stat(wanted))
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
+        """Return the objects below a prefix, at every depth or of one level. Raises SourceError."""
+        prefix = below.prefix
+        host = self._host(prefix, below.store)
+        if host is None:
+            return await self._persist(prefix, None, lambda: self._files.objects(below, deep=deep))
+        found: dict[str, Listed] = {}
+        listed = 0
+        after = ""
+        while True:
+            page = functools.partial(self._remote.page, below, after, deep=deep)
+            objects, after = await self._persist(prefix, host, page)
+            # A folder goes on from page to page.
+            found.update((o.key, o) for o in objects)
+            # Pages that have nothing new come to an end too.
+            listed += max(len(objects), LEAST_PAGE)
+            if listed > MAX_LISTED:
+                self._tally.add("errors")
+                raise too_many(prefix)
+            if not after:
+                return list(found.values())
 
     async def follow(self, start: Location, store: StoreOptions) -> Target:
         """Return the storage that the web server at *start* redirects to. Raises SourceError.
@@ -306,10 +335,15 @@ class _Threads:
         self._tally.add("heads")
         return await self._call(lambda until: self._files.version(wanted, until))
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
-        """Do what `LocalFiles.list` does."""
+    async def stat(self, wanted: AuthorizedRange) -> Stat:
+        """Do what `LocalFiles.stat` does."""
+        self._tally.add("heads")
+        return await self._call(lambda until: self._files.stat(wanted, until))
+
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool) -> Sequence[Listed]:
+        """Do what `LocalFiles.objects` does."""
         self._tally.add("lists")
-        return await self._call(lambda until: self._files.list(below, until))
+        return await self._call(lambda until: self._files.objects(below, until, deep=deep))
 
     async def _call[T](self, work: Callable[[float], T], urgency: Pressing = Urgency.DEMAND) -> T:
         return await trio.to_thread.run_sync(

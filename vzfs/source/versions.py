@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from vzfs.access import AuthorizedRange
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.model.location import Checksum, ETag
+from vzfs.model.location import Checksum, ETag, LastModified
 from vzfs.model.moment import format_time
 from vzfs.source.wire import Precondition, Seen
 
@@ -86,6 +86,15 @@ def verify(wanted: AuthorizedRange, seen: Seen, pinned: str | None = None) -> st
     if pinned is not None and version != pinned:
         raise changed(f"version {pinned}", version, str(wanted.location))
     return version
+
+
+def checksum_of(seen: Seen) -> Checksum:
+    """Return what a reference to the version *seen*, which `verify` took, would record of it."""
+    if seen.etag is not None:
+        return ETag(seen.etag)
+    if seen.modified is None:
+        raise ValueError("a reply that tells no version is verified by nobody")
+    return LastModified(seen.modified)
 
 
 @functools.lru_cache(1024)

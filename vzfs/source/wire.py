@@ -8,7 +8,8 @@ import time
 from typing import Literal, NamedTuple
 
 from vzfs.errors import ErrorKind, SourceError
-from vzfs.source.fetcher import SourceStatistics
+from vzfs.model.location import Prefix
+from vzfs.source.fetcher import MAX_LISTED, SourceStatistics
 
 
 class Transient(Exception):
@@ -60,6 +61,11 @@ class Tally:
     def statistics(self) -> SourceStatistics:
         """Return the counts."""
         return SourceStatistics(**self._counts)
+
+
+def too_many(place: Prefix) -> SourceError:
+    """Return the error for a listing that is longer than is kept."""
+    return SourceError(ErrorKind.CANNOT_LIST, f"more than {MAX_LISTED} names", where=str(place))
 
 
 def remaining(until: float, where: str) -> float:
