@@ -43,7 +43,7 @@ TREE = {
 
 UNKNOWN = {
     "a codec": array_document(codecs=[codec("acme"), LITTLE]),
-    "a codec of another package": array_document(codecs=[LITTLE, codec("imagecodecs_jpeg")]),
+    "a codec of another package": array_document(codecs=[LITTLE, codec("imagecodecs_of_another")]),
     "a data type": array_document(data_type="bfloat16"),
     "another spelling of a data type": array_document(data_type="r16", codecs=[codec("bytes")]),
     "NaN in JSON": array_document(attributes={"x": math.nan}),

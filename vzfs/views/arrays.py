@@ -73,7 +73,18 @@ def _read(node: Array) -> ArrayMetadata:
 
 
 def _stored(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
+    if v2.ARRAY in node.originals:
+        return _original(node, metadata)
     return _in_v2(node, metadata, normalize(metadata.codecs, metadata.data_type), None, asked)
+
+
+def _original(node: Array, metadata: ArrayMetadata, remark: str = "") -> Shown:
+    """Return an array of Zarr v2 byte for byte, with the keys that its document names."""
+    documents, separator, is_strict = v2.original_array(node.originals)
+    is_sound = is_strict and v3.is_common(metadata, metadata.codecs)
+    encoding = ChunkKeyEncoding(KeyStyle.V2, separator)
+    node = dataclasses.replace(node, documents=documents, key_encoding=encoding)
+    return Shown(node, remark=remark, is_sound=is_sound)
 
 
 def _portable(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
@@ -87,6 +98,8 @@ def _portable(node: Array, metadata: ArrayMetadata, asked: Asked) -> Shown:
             )
             documents = v3.array_documents(metadata, metadata.fields["codecs"], node.documents)
             return Shown(_with(node, documents), remark=str(why), is_sound=is_sound)
+        if v2.ARRAY in node.originals:
+            return _original(node, metadata, str(why))
         codecs, form = normalize(metadata.codecs, metadata.data_type), None
         return _in_v2(node, metadata, codecs, form, asked, str(why))
     if asked.view.zarr_format == 2:

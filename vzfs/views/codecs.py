@@ -166,6 +166,10 @@ def _crc32c(configuration: Configuration, itemsize: int) -> Codec | None:
     return Codec("crc32c") if dict(configuration) == {"location": "end"} else None
 
 
+def _grib(configuration: Configuration, itemsize: int) -> Codec | None:
+    return Codec("grib", configuration)
+
+
 def _endian(configuration: Configuration, itemsize: int) -> Codec | None:
     return Codec("bytes", configuration)
 
@@ -174,7 +178,12 @@ def _blosc(configuration: Configuration, itemsize: int) -> Codec | None:
     if not configuration.keys() <= {"cname", "clevel", "shuffle", "blocksize", "typesize"}:
         return None
     cname, shuffle = configuration.get("cname", "lz4"), configuration.get("shuffle", 1)
-    if cname not in CNAMES or type(shuffle) is not int or shuffle not in (-1, 0, 1, 2):
+    if (
+        not isinstance(cname, str)
+        or cname not in CNAMES
+        or type(shuffle) is not int
+        or shuffle not in (-1, 0, 1, 2)
+    ):
         return None
     typesize = configuration.get("typesize") or itemsize
     if type(typesize) is not int or not 0 < typesize <= MAX_TYPESIZE:
@@ -198,6 +207,7 @@ _RENAMED: Final[Mapping[str, Callable[[Configuration, int], Codec | None]]] = {
     "endian": _endian,
     "numcodecs.blosc": _blosc,
     "numcodecs.crc32c": _crc32c,
+    "numcodecs.grib": _grib,
     "numcodecs.gzip": _gzip,
     "numcodecs.zstd": _zstd,
     "imagecodecs_deflate": _zlib,

@@ -1,4 +1,4 @@
-"""Data types: from the words of Zarr v3 to numpy's, and to the words of Zarr v2.
+"""Data types: from the words of Zarr v3 and v2 to numpy's, and back.
 
 A data type is what a document says, hostile or not; nothing here raises for it. What is not known
 has no numpy data type.
@@ -32,6 +32,9 @@ _TIMES: Final = {"numpy.datetime64": "M8", "numpy.timedelta64": "m8"}
 _VARIABLE: Final = {"string": "vlen-utf8", "variable_length_bytes": "vlen-bytes"}
 _RAW_BITS: Final = re.compile(r"r([1-9][0-9]{0,9})\Z")
 _UNIT: Final = re.compile(r"(?:Y|M|W|D|h|m|s|ms|us|μs|ns|ps|fs|as|generic)\Z")
+_V2_NAME: Final = re.compile(
+    r"[<>|](?:b1|[iu][1248]|f[248]|c8|c16|[SUV][1-9][0-9]{0,6}|[mM]8(?:\[[0-9]{0,10}[A-Za-zμ]{1,7}\])?)\Z"
+)
 _SIMPLE: Final = re.compile(r"[<>|=]?[biufc](?:1|2|4|8|16)\Z")
 
 
@@ -166,6 +169,49 @@ def _is_common(words: object) -> bool:
         case {"name": name, "configuration": dict(configuration)}:
             return name in _LENGTHS or (name in _TIMES and "scale_factor" in configuration)
     return False
+
+
+def read_v2_data_type(words: object) -> tuple[DataType, Endian] | None:
+    """Return the data type of fixed size that a Zarr v2 document describes by *words*, and its order of bytes.
+
+    None if it is not known, or if its fields differ in their order, which Zarr v3 cannot say.
+    """
+    orders: set[str] = set()
+    try:
+        dtype = _v2_fixed(words, 0, [MAX_FIELDS], orders)
+    except (ValueError, TypeError, OverflowError, MemoryError, KeyError):
+        return None
+    if dtype is None or len(orders) > 1:
+        return None
+    found = read_data_type(v3_words(dtype))
+    return None if found.numpy is None else (found, "big" if ">" in orders else "little")
+
+
+def _v2_fixed(
+    words: object, depth: int, budget: list[int], orders: set[str]
+) -> np.dtype[Any] | None:
+    """Return the data type in little-endian order, and add to *orders* those that its parts have."""
+    if isinstance(words, str) and _V2_NAME.match(words):
+        dtype = np.dtype("<" + words[1:])
+        if dtype.newbyteorder(">") != dtype:
+            orders.add(words[0])
+        return None if "|" in orders else dtype
+    if not isinstance(words, list) or not words or depth >= _MAX_DEPTH:
+        return None
+    budget[0] -= len(words)
+    if budget[0] < 0:
+        return None
+    fields = []
+    for member in words:
+        match member:
+            case [str(name), field_words] if name:
+                field = _v2_fixed(field_words, depth + 1, budget, orders)
+            case _:
+                return None
+        if field is None:
+            return None
+        fields.append((name, field))
+    return np.dtype(fields)
 
 
 def v2_words(dtype: np.dtype[Any]) -> object:

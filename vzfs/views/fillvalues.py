@@ -20,6 +20,9 @@ ATTRIBUTE: Final = "_FillValue"
 
 _WORDS: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _MAX_DEPTH: Final = 8
+_MAX_DIGITS: Final = 400
+"""Characters of a number that is said as text."""
+_ZEROS: Final[Mapping[str, object]] = {"b": False, "i": 0, "u": 0, "f": 0, "c": [0, 0], "S": "", "U": "", "V": ""}  # fmt: skip
 
 type Scalar = np.ndarray[tuple[()], np.dtype[Any]]
 
@@ -43,6 +46,65 @@ def read_attribute(words: object, data_type: DataType) -> Scalar | None:
         case "c" if isinstance(words, list):
             words = [_double(part) for part in words]
     return _attempt(words, data_type.numpy)
+
+
+def read_v2_fill_value(words: object, data_type: DataType, endian: Endian) -> Scalar | None:
+    """Return the value that a Zarr v2 document says by *words*, None if it is none of the type.
+
+    Numbers are taken as zarr-python takes them: as text too, and a truth value for 0 or 1. null is
+    what zarr-python puts where a chunk is missing: zero, or no time.
+    """
+    dtype = data_type.numpy
+    if dtype is None:
+        return None
+    if words is None:
+        return _attempt(_ZEROS.get(dtype.kind, "NaT"), dtype) if dtype.names is None else np.zeros((), dtype)  # fmt: skip
+    try:
+        match dtype.kind, words:
+            case "b", int():
+                return np.array(bool(words), dtype)
+            case (("i" | "u"), (bool() | str())):
+                words = int(words) if len(str(words)) <= _MAX_DIGITS else words
+            case "f", _:
+                return _v2_float(words, dtype)
+            case "c", [real, imag]:
+                part = np.dtype(f"<f{dtype.itemsize // 2}")
+                value = np.zeros((), dtype)
+                value.real, value.imag = _v2_float(real, part), _v2_float(imag, part)
+                return value
+            case "S", str():
+                return np.array(base64.b64decode(words, validate=True), dtype)
+            case "U", str():
+                return np.array(words, dtype)
+            case "V", str() if dtype.names is not None:
+                packed = _bytes(base64.b64decode(words, validate=True), dtype)
+                return packed.view(dtype.newbyteorder(">")).astype(dtype) if endian == "big" else packed  # fmt: skip
+    except (_Unknown, ValueError, TypeError, OverflowError):
+        return None
+    return _attempt(words, dtype)
+
+
+def v3_fill_value(value: Scalar) -> object:
+    """Return what a Zarr v3 document says for *value*."""
+    if value.dtype.names is not None:
+        return {name: v3_fill_value(np.asarray(value[name])) for name in value.dtype.names}
+    return v2_fill_value(value, "little")
+
+
+def xarray_words(value: Scalar) -> object:
+    """Return what xarray takes for `_FillValue` in Zarr v3, or None if it has no words for it there."""
+    match value.dtype.kind:
+        case "b" | "i" | "u":
+            return value.item()
+        case "f":
+            return _packed(float(value))
+        case "c":
+            return [_packed(float(value.real)), _packed(float(value.imag))]
+    return None
+
+
+def _packed(number: float) -> str:
+    return base64.b64encode(struct.pack("<d", number)).decode()
 
 
 def v2_fill_value(value: Scalar, endian: Endian) -> object:
@@ -157,6 +219,17 @@ def _float(words: object, dtype: np.dtype[Any]) -> Scalar:
     if math.isinf(value) and not math.isinf(words):
         raise _Unknown
     return value
+
+
+def _v2_float(words: object, dtype: np.dtype[Any]) -> Scalar:
+    """Return a number; what is too large is infinite, as it is for zarr-python."""
+    if isinstance(words, str):
+        if len(words) > _MAX_DIGITS:
+            raise _Unknown
+    elif not isinstance(words, int | float):
+        raise _Unknown
+    with np.errstate(over="ignore"):
+        return np.array(float(words), dtype)
 
 
 def _bytes(content: bytes, dtype: np.dtype[Any]) -> Scalar:

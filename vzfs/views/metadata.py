@@ -79,9 +79,9 @@ class GroupMetadata(NamedTuple):
 
 def read_v3_array(document: bytes) -> ArrayMetadata:
     """Read the `zarr.json` of an array. Raises Unsaid."""
-    fields, is_strict = _load(document)
+    fields, is_strict = load(document)
     _check_node(fields, "array", _ARRAY_FIELDS)
-    shape = _lengths(fields.get("shape"), "shape", 0)
+    shape = lengths(fields.get("shape"), "shape", 0)
     chunk_shape = _chunk_shape(fields.get("chunk_grid"), len(shape))
     codecs = read_codecs(fields.get("codecs"))
     if not codecs:
@@ -105,7 +105,7 @@ def read_v3_array(document: bytes) -> ArrayMetadata:
 
 def read_v3_group(document: bytes) -> GroupMetadata:
     """Read the `zarr.json` of a group. Raises Unsaid if it is no JSON object."""
-    fields, is_strict = _load(document)
+    fields, is_strict = load(document)
     is_whole = CONSOLIDATED not in fields
     kept = fields if is_whole else {k: v for k, v in fields.items() if k != CONSOLIDATED}
     attributes: Mapping[str, Any] = {}
@@ -156,8 +156,8 @@ _STRICT: Final = json.JSONDecoder(parse_float=_number, parse_constant=_refuse)
 _LENIENT: Final = json.JSONDecoder(parse_float=_number)
 
 
-def _load(document: bytes) -> tuple[dict[str, Any], bool]:
-    """Return the object that *document* is, and whether any parser takes it."""
+def load(document: bytes) -> tuple[dict[str, Any], bool]:
+    """Return the object that *document* is, and whether any parser takes it. Raises Unsaid."""
     if len(document) > MAX_DOCUMENT:
         raise Unsaid(f"its document is larger than {MAX_DOCUMENT} bytes")
     encoding = json.detect_encoding(document)
@@ -216,13 +216,14 @@ def _chunk_shape(grid: object, ndim: int) -> Sequence[int]:
     parts = named(grid)
     if parts is None or parts[0] != "regular":
         raise Unsaid("its chunk grid is not a regular one")
-    chunk_shape = _lengths(parts[1].get("chunk_shape"), "chunk shape", 1)
+    chunk_shape = lengths(parts[1].get("chunk_shape"), "chunk shape", 1)
     if len(chunk_shape) != ndim:
         raise Unsaid("its shape and its chunk grid differ in dimensions")
     return chunk_shape
 
 
-def _lengths(value: object, what: str, least: int) -> Sequence[int]:
+def lengths(value: object, what: str, least: int) -> Sequence[int]:
+    """Return *value* if it is a list of integers, one for each dimension, none below *least*. Raises Unsaid."""
     if (
         not isinstance(value, list)
         or len(value) > MAX_NDIM

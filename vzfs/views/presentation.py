@@ -17,7 +17,7 @@ from vzfs.views.arrays import Asked, Shown, show_array
 from vzfs.views.codecs import DECODABLE
 from vzfs.views.forms import Form
 from vzfs.views.metadata import GroupMetadata, Unsaid, read_v3_group
-from vzfs.views.view import View
+from vzfs.views.view import View, ViewName
 
 
 class Presentation:
@@ -120,7 +120,9 @@ class Presentation:
         documents: Mapping[str, bytes]
         if self.view.zarr_format == 2:
             documents, is_sound = v2.group_documents(metadata), True
-            extra = v2.CONSOLIDATED if number == 0 else ""
+            if self.view.name is ViewName.STORED and node.originals:
+                documents, _, is_sound = v2.original_group(node.originals)
+            extra = v2.CONSOLIDATED if number == 0 and is_sound else ""
         else:
             documents = {**node.documents, v3.DOCUMENT: v3.group_document(metadata, stored)}
             is_sound = metadata is not None and metadata.is_strict and not remark

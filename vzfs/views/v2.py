@@ -6,7 +6,7 @@ neither C nor F, data types and codecs without a name there.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from vzfs.views.codecs import ARRAY_CODECS, BYTES_CODECS, VARIABLE, Codec
 from vzfs.views.datatypes import DataType, Endian, v2_words
@@ -20,7 +20,7 @@ from vzfs.views.fillvalues import (
     read_fill_value,
     v2_fill_value,
 )
-from vzfs.views.metadata import ArrayMetadata, GroupMetadata, Unsaid, dump
+from vzfs.views.metadata import ArrayMetadata, GroupMetadata, Unsaid, dump, load
 from vzfs.views.v2codecs import COMPRESSORS, codec_words, memory_order
 
 ARRAY: Final = ".zarray"
@@ -84,6 +84,42 @@ def group_documents(metadata: GroupMetadata | None) -> Mapping[str, bytes]:
     if metadata is not None:
         attributes = _sayable(metadata.attributes, is_strict=metadata.is_strict)
     return {GROUP: dump({"zarr_format": 2}), ATTRIBUTES: dump(attributes)}
+
+
+class Originals(NamedTuple):
+    """The documents of a node as they were found. *is_strict* if every parser of JSON takes them.
+
+    *separator* is the one that the keys of an array's chunks have.
+    """
+
+    documents: Mapping[str, bytes]
+    separator: Literal["/", "."]
+    is_strict: bool
+
+
+def original_array(originals: Mapping[str, bytes]) -> Originals:
+    """Return the documents of an array that was found in Zarr v2. Raises Unsaid."""
+    fields, is_strict = load(originals[ARRAY])
+    separator = fields.get("dimension_separator", ".")
+    if separator not in ("/", "."):
+        raise Unsaid("its separator of dimensions is neither '/' nor '.'")
+    found = {name: originals[name] for name in (ARRAY, ATTRIBUTES) if name in originals}
+    return Originals(found, separator, is_strict and _is_strict(found.get(ATTRIBUTES, b"{}")))
+
+
+def original_group(originals: Mapping[str, bytes]) -> Originals:
+    """Return the documents of a group that was found in Zarr v2, with one that says that it is a group."""
+    made = group_documents(None)[GROUP]
+    found = {name: originals[name] for name in (GROUP, ATTRIBUTES) if name in originals}
+    documents = {GROUP: made, **found}
+    return Originals(documents, ".", all(map(_is_strict, documents.values())))
+
+
+def _is_strict(document: bytes) -> bool:
+    try:
+        return load(document)[1]
+    except Unsaid:
+        return False
 
 
 def is_common(codecs: Sequence[Codec]) -> bool:

@@ -21,11 +21,12 @@ def codec_words(codec: Codec, data_type: DataType) -> dict[str, object] | None:
             return {"id": name, "level": effort, **checksum}
         case "blosc":
             shuffle = configuration.get("shuffle", "noshuffle")
-            if configuration.get("cname") not in CNAMES or shuffle not in SHUFFLES:
+            cname = configuration.get("cname")
+            if not isinstance(cname, str) or cname not in CNAMES or shuffle not in SHUFFLES:
                 return None
             return {
                 "id": "blosc",
-                "cname": configuration["cname"],
+                "cname": cname,
                 "clevel": level(configuration.get("clevel"), 0, 9, 5),
                 "shuffle": SHUFFLES.index(shuffle),
                 "blocksize": level(configuration.get("blocksize"), 0, 2**31 - 1, 0),
