@@ -9,14 +9,16 @@ A mount is of one visibility for its whole life, and so is the folder of its cac
 for a public mount, by public policies alone, lies apart from everything else.
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
 import os
+import shlex
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -32,14 +34,15 @@ from vzfs.decoding.installed import can_decode
 from vzfs.errors import ConfigError, ErrorKind, MountError, VzfsError
 from vzfs.filesystem import Filesystem, Reading
 from vzfs.model.moment import format_time
+from vzfs.model.references import Omission
 from vzfs.observe import HasStatistics, describe, notify
 from vzfs.repository import (
     Checkout,
     Compiled,
+    Opening,
     Repository,
     Timeline,
     check_out,
-    open_repository,
 )
 from vzfs.repository.storage import NoSource, Remembered
 from vzfs.source import Egress, Fetcher, Places, Source, Timing
@@ -63,6 +66,10 @@ PUBLIC_FOLDER: Final = "public"
 """The folder within the cache's that holds what public mounts have fetched."""
 LOOK_AFTER: Final = 60.0
 """Seconds between two times that it is looked for hierarchies that nobody uses."""
+MAX_LOGGED: Final = 1000
+"""Things left out of which the log says why; `vzfs info` says it of all."""
+MAX_NAMED: Final = 4
+"""Things left out that are named when the mount is announced."""
 ANSWER_WITHIN: Final = 20.0
 """Seconds in which a new mount must answer a stat of its root."""
 
@@ -130,26 +137,121 @@ async def _reach(
 
 async def open_repository_of(config: Config) -> Repository:
     """Open the repository that *config* names, without choosing a snapshot."""
-    return await open_repository(*await _reach(config))
+    source, access = await _reach(config)
+    return await Opening(source, source, access, config.selection).open()
 
 
 async def open_source(config: Config) -> Opened:
     """Open the repository that *config* names and check out the snapshot that it asks for."""
     source, access = await _reach(config)
-    return await _open(config, source, source, access)
+    disk = _disk_cache(config, Visibility.PRIVATE, Buffers())
+    opening = Opening(source, source, access, config.selection, disk)
+    return await _open(config, opening, source, access)
 
 
 async def _open(
     config: Config,
-    storage: Fetcher,
+    opening: Opening,
     source: Fetcher,
     access: Access,
     compiled: Compiled | None = None,
 ) -> Opened:
-    """Open a repository whose metadata *storage* gives, and whose chunks *source*."""
-    repository = await open_repository(storage, access)
+    """Open what *opening* finds, whose chunks *source* gives."""
+    repository = await opening.open()
     checkout = await check_out(repository, config.ref, compiled)
-    return Opened(checkout, access.with_containers(repository.containers), source)
+    access = authorized(access, repository)
+    if config.follow is not None and not repository.is_versioned:
+        raise ConfigError(
+            ErrorKind.BAD_USAGE,
+            f"{repository.format} has no branch that could be followed",
+            where=config.source,
+            advice="leave out --follow, or ingest it into an Icechunk repository: vzfs ingest",
+        )
+    return Opened(checkout, access, source)
+
+
+def authorized(access: Access, repository: Repository) -> Access:
+    """Return *access* with what is known of *repository*: what it declares, and what the user named by naming it."""
+    access = access.with_containers(repository.containers)
+    return access.with_named(repository.named) if repository.named else access
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Reached:
+    """What reads objects of a source, without knowing yet what they are; *nursery* is for what runs meanwhile."""
+
+    source: Fetcher
+    access: Access
+    disk: DiskCache | None
+    buffers: Buffers
+    nursery: trio.Nursery
+
+
+@contextlib.asynccontextmanager
+async def reaching(config: Config) -> AsyncGenerator[Reached]:
+    """Have the objects of what *config* names readable. What is fetched is in the cache when this is over."""
+    buffers = Buffers()
+    disk = _disk_cache(config, Visibility.PRIVATE, buffers)
+    reached, access = await _reach(config)
+    source: Fetcher = NoSource() if config.offline else reached
+    async with trio.open_nursery() as nursery:
+        for run in (reached.run, *([disk.run] if disk else [])):
+            await nursery.start(run)
+        try:
+            yield Reached(source, access, disk, buffers, nursery)
+        finally:
+            # Who was interrupted begins where this ended.
+            with trio.move_on_after(GRACE, shield=True):
+                if disk is not None:
+                    await disk.written()
+        nursery.cancel_scope.cancel()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ReadingRooms:
+    """What reads chunks without a mount: through *disk*, the same cache, if there is one."""
+
+    opened: Opened
+    chunks: Chunks
+    memory: MemoryCache
+    disk: DiskCache | None
+    buffers: Buffers
+
+
+@contextlib.asynccontextmanager
+async def reading(
+    config: Config, visibility: Visibility = Visibility.PRIVATE
+) -> AsyncGenerator[ReadingRooms]:
+    """Open what *config* names and have its chunks readable, as a mount of this *visibility* reads them.
+
+    What is fetched is in the cache when this is over.
+    """
+    buffers = Buffers()
+    disk = _disk_cache(config, visibility, buffers)
+    reached, access = await _reach(config, visibility)
+    source: Fetcher = NoSource() if config.offline else reached
+    storage: Fetcher = source
+    compiled = None
+    if disk is not None:
+        compiled = Compiled(disk, access)
+        storage = Remembered(source, disk, access.repository, is_offline=config.offline)
+    opening = Opening(storage, source, access, config.selection, disk)
+    async with trio.open_nursery() as nursery:
+        for run in (
+            reached.run,
+            *([disk.run] if disk else []),
+            *([compiled.run] if compiled else []),
+        ):
+            await nursery.start(run)
+        opened = await _open(config, opening, source, access, compiled)
+        memory = MemoryCache(config.memory)
+        chunks = Chunks(opened.source, opened.access, memory, disk, buffers)
+        await nursery.start(chunks.run)
+        yield ReadingRooms(opened, chunks, memory, disk, buffers)
+        if disk is not None and compiled is not None:
+            await compiled.written()
+            await disk.written()
+        nursery.cancel_scope.cancel()
 
 
 async def mount(
@@ -178,7 +280,9 @@ async def mount(
     if disk is not None:
         compiled = Compiled(disk, access)
         remembered = Remembered(source, disk, access.repository, is_offline=config.offline)
-    opened = await _open(config, remembered or source, source, access, compiled)
+    opening = Opening(remembered or source, source, access, config.selection, disk)
+    opened = await _open(config, opening, source, access, compiled)
+    repository = opened.checkout.repository
     memory = MemoryCache(config.memory)
     chunks = Chunks(opened.source, opened.access, memory, disk, buffers)
     ahead = ReadAhead(chunks, config.memory // AHEAD_SHARE)
@@ -187,7 +291,7 @@ async def mount(
         opened.checkout,
         Reading(opened.access, chunks, ahead, decoder),
         View(ViewName(config.view_name), config.zarr_format, config.consolidated),
-        Timeline(remembered or source, access, opened.checkout, compiled),
+        Timeline(opening, opened.checkout, compiled),
         decodable=can_decode,
         is_following=config.follow is not None,
     )
@@ -201,8 +305,11 @@ async def mount(
     }
     if disk is not None and compiled is not None:
         rooms |= {"disk": disk, "compiled": compiled}
-    if opened.checkout.repository.notice:
-        logger.info("%s", opened.checkout.repository.notice)
+    if repository.notice:
+        logger.info("%s", repository.notice)
+    lost = [omission for omission in repository.omissions if omission.is_loss]
+    for omission in lost[:MAX_LOGGED]:
+        logger.info("left out: %s: %s", omission.path, omission.reason)
     for report in opened.access.report():
         if report.problem:
             logger.info(
@@ -221,7 +328,7 @@ async def mount(
     if disk is not None and remembered is not None and compiled is not None:
         runs += [disk.run, remembered.run, compiled.run]
         written += [compiled.written, disk.written]
-    notes = list(opened.access.notes())
+    notes = [*opened.access.notes(), *_omitted(lost, config.source)]
     if remembered is not None and remembered.as_of is not None:
         moment = format_time(remembered.as_of * 10**9)
         notes.append(f"offline: the repository is shown as of {moment}, from the cache alone")
@@ -272,6 +379,15 @@ def _disk_cache(config: Config, visibility: Visibility, buffers: Buffers) -> Dis
         owner=str(config.repository),
         buffers=buffers,
     )
+
+
+def _omitted(omissions: Sequence[Omission], source: str) -> list[str]:
+    """Say what the mount does not show, in one line."""
+    if not omissions:
+        return []
+    shown = ", ".join(omission.path for omission in omissions[:MAX_NAMED])
+    more = f" and {len(omissions) - MAX_NAMED} more" if len(omissions) > MAX_NAMED else ""
+    return [f"left out: {shown}{more}; `vzfs info {shlex.quote(source)}` says why"]
 
 
 def _name_of(config: Config) -> str:
@@ -448,10 +564,13 @@ async def _announce(
             if mounted is not None:
                 fuse.read_further_ahead(mounted.device)
             checkout = opened.checkout
-            ref = "" if checkout.ref.snapshot else f"{checkout.ref}, "
+            is_plain = checkout.ref.snapshot or not checkout.repository.is_versioned
+            ref = "" if is_plain else f"{checkout.ref}, "
+            place = str(opened.access.repository)
+            if not checkout.repository.is_versioned:
+                place = place.removesuffix("/")
             message = (
-                f"{opened.access.repository} is mounted at {options.mountpoint} "
-                f"({ref}snapshot {checkout.snapshot.id})"
+                f"{place} is mounted at {options.mountpoint} ({ref}snapshot {checkout.snapshot.id})"
             )
             for line in (message, *notes):
                 logger.info("%s", line)

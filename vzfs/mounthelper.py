@@ -50,6 +50,9 @@ EXIT_CODES: Final = {
     8: FAILED,
     9: SYSTEM_ERROR,
     10: FAILED,
+    11: FAILED,
+    12: FAILED,
+    13: FAILED,
     130: INTERRUPTED,
 }
 """The exit code for mount(8), by that of `vzfs mount`."""
@@ -57,7 +60,7 @@ EXIT_CODES: Final = {
 VALUED: Final = frozenset(
     {
         "branch", "tag", "snapshot", "as_of", "follow", "view", "zarr_format", "allow", "map",
-        "cache_dir", "cache_size", "memory", "max_egress",
+        "concat", "cache_dir", "cache_size", "memory", "max_egress",
         "region", "endpoint", "credentials", "account", "billing_project",
         "config", "deadline",
         "uid", "gid", "umask", "group", "log_file",
@@ -379,7 +382,7 @@ def _rehearse(invocation: Invocation) -> int:
         with mount.make_context("mount", list(invocation.arguments[1:])) as context:
             given = context.params
             configuration(
-                given["source"], {n: given[n] for n in given if n.removesuffix("_") in configured}
+                given["sources"], {n: given[n] for n in given if n.removesuffix("_") in configured}
             )
             mounttable.check_mountpoint(mounttable.resolve(given["mountpoint"]))
     except click.ClickException as error:

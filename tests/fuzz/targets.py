@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import json
 import random
 import struct
 import tempfile
@@ -13,7 +14,7 @@ import msgpack
 import numpy as np
 import xxhash
 
-from tests.fuzz import corpus, mutations, servers, use
+from tests.fuzz import archives, corpus, formats, hierarchies, mutations, references, servers, use
 from tests.fuzz.mutations import Mutate
 from tests.pure import craft
 from vzfs import config
@@ -34,7 +35,7 @@ from vzfs.cache.segment import (
     head_size,
     shelf_path,
 )
-from vzfs.errors import AccessDenied, ConfigError, FormatError
+from vzfs.errors import AccessDenied, ConfigError, ErrorKind, FormatError
 from vzfs.formats.compiled import decode_compiled, encode_compiled
 from vzfs.formats.icechunk.columns import Memory, Tables
 from vzfs.formats.icechunk.config import decode_config
@@ -58,6 +59,8 @@ from vzfs.model.snapshot import (
     VirtualChunkContainer,
     WantedArray,
 )
+from vzfs.views.fromv2 import array_from_v2
+from vzfs.views.metadata import Unsaid, read_v3_array
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -328,6 +331,40 @@ def _words(data: bytes) -> None:
             parse(text)
 
 
+def _zarr_v2(data: bytes) -> None:
+    """Convert a document, which is that of the attributes too."""
+    try:
+        document = array_from_v2(data, data)
+    except Unsaid as why:
+        raise FormatError(ErrorKind.CORRUPT_METADATA, str(why)) from None
+    assert read_v3_array(document).is_strict
+    assert parse_array_document(document).problem.isprintable()
+
+
+def _zarr_v2_seeds() -> Iterable[bytes]:
+    for changed in (
+        {},
+        {"dtype": ">f4", "fill_value": "NaN", "order": "F", "filters": [{"id": "delta", "dtype": ">f4"}]},
+        {"dtype": "|S3", "fill_value": "YWJj", "_FillValue": "x", "compressor": None},
+        {"dtype": [["a", "<i2"], ["b", [["c", "|u1"]]]], "fill_value": None},
+        {"dtype": "|O", "filters": [{"id": "vlen-utf8"}], "fill_value": ""},
+        {"dtype": "<M8[ns]", "fill_value": 5, "_ARRAY_DIMENSIONS": ["y", "x"], "_NCZARR_ARRAY": {"dimrefs": ["/y", "/x"]}},
+    ):  # fmt: skip
+        fields = {
+            "zarr_format": 2,
+            "shape": [10, 5],
+            "chunks": [4, 5],
+            "dtype": "<i2",
+            "compressor": {"id": "blosc", "cname": "lz4", "shuffle": 1},
+            "fill_value": None,
+            "order": "C",
+            "filters": [],
+            "_FillValue": -1.0,
+            "missing_value": 3,
+        }
+        yield json.dumps({**fields, **changed}).encode()
+
+
 # -- locations -----------------------------------------------------------------------------------
 
 
@@ -369,7 +406,7 @@ def _cache(data: bytes) -> None:
         contents = decode_contents(data[:end], _SHELF, len(data))
         assert len(contents) <= MAX_ENTRIES
         assert (contents.offset + contents.size <= len(data)).all()
-        table = shelves.Table.of([shelves.Segment("name", contents, len(data), 0)])
+        table = shelves.Table([shelves.Segment("name", contents, len(data), 0)])
         found = table.find(entry_digest(_KEY))
         if found is not None:
             entry = data[found[1] : found[1] + found[2]]
@@ -463,7 +500,65 @@ TARGETS: dict[str, Target] = {
         ),
         Target("msgpack", decode_msgpack, _msgpack_seeds, mutations.msgpack_value, max_length=5000),
         Target("zarr", _zarr, corpus.documents, mutations.json_value, ("json",), max_length=10_000),
+        Target(
+            "consolidated",
+            hierarchies.run_consolidated,
+            hierarchies.consolidated,
+            mutations.json_value,
+            ("json",),
+            max_length=10_000,
+        ),
+        Target("zip", hierarchies.run_zip, hierarchies.zips, hierarchies.ZIP_DAMAGE),
+        Target(
+            "kerchunk",
+            references.run_json,
+            references.jsons,
+            references.damage_json,
+            ("json", "base64"),
+            max_length=10_000,
+        ),
+        Target(
+            "partition",
+            references.run_parquet,
+            references.parquets,
+            mutations.havoc,
+            max_length=10_000,
+        ),
+        Target(
+            "zmetadata",
+            references.run_metadata,
+            references.metadatas,
+            mutations.json_value,
+            ("json",),
+            max_length=10_000,
+        ),
         Target("compiled", _compiled, _compiled_seeds, _mapped, max_length=10_000),
+        Target(
+            "references",
+            archives.references,
+            archives.reference_seeds,
+            archives.damaged,
+            max_length=10_000,
+        ),
+        Target(
+            "classic", archives.classic, archives.classic_seeds, mutations.havoc, max_length=5000
+        ),
+        Target(
+            "zarr-v2", _zarr_v2, _zarr_v2_seeds, mutations.json_value, ("json",), max_length=5000
+        ),
+        Target("tiff", formats.RUN["tiff"], formats.tiff_seeds, mutations.havoc, max_length=5000),
+        Target("fits", formats.RUN["fits"], formats.fits_seeds, mutations.havoc, max_length=20_000),
+        Target("hdf4", formats.RUN["hdf4"], formats.hdf4_seeds, mutations.havoc, max_length=5000),
+        Target(
+            "dmrpp", formats.RUN["dmrpp"], formats.dmrpp_seeds, mutations.havoc, max_length=5000
+        ),
+        Target(
+            "messages",
+            formats.RUN["messages"],
+            formats.message_seeds,
+            mutations.havoc,
+            max_length=5000,
+        ),
         Target("cache", _cache, _cache_seeds, _sealed, max_length=5000),
         Target("toml", _toml, _toml_seeds, _TOML_DAMAGE, ("tomllib",), max_length=10_000),
         Target(

@@ -56,6 +56,10 @@ def inline(flats: Sequence[int]) -> Manifest:
 class FakeRepository:
     """A repository whose manifests are given, or fail."""
 
+    is_versioned = True
+    named = ()
+    omissions = ()
+
     format = "fake 1"
     notice = ""
     containers: Sequence[VirtualChunkContainer] = ()

@@ -39,17 +39,27 @@ ROOT = 1
 class FakeRepository:
     """Snapshots that are one group each; what its refs are may be changed, and asking may fail."""
 
+    is_versioned = True
+    named = ()
+    omissions = ()
+
     format = "fake 1"
     notice = ""
     containers: Sequence[VirtualChunkContainer] = ()
 
     def __init__(self) -> None:
+        self.opened = 0
         self.branches = {"main": "S0"}
         self.tags = {f"t{i}": f"S{i}" for i in range(400)}
         self.written: dict[str, int] = {}
         self.error: VzfsError | None = None
         self.asked = 0
         self.read = 0
+
+    async def open(self) -> "FakeRepository":
+        await trio.lowlevel.checkpoint()
+        self.opened += 1
+        return self
 
     def _fail(self) -> None:
         self.asked += 1
@@ -93,15 +103,8 @@ def snapshot(snapshot_id: str) -> Snapshot:
 
 
 @pytest.fixture(name="repository")
-def _repository(monkeypatch: pytest.MonkeyPatch) -> FakeRepository:
-    repository = FakeRepository()
-
-    async def open_repository(*_: object) -> FakeRepository:
-        await trio.lowlevel.checkpoint()
-        return repository
-
-    monkeypatch.setattr(timeline, "open_repository", open_repository)
-    return repository
+def _repository() -> FakeRepository:
+    return FakeRepository()
 
 
 def mounted(
@@ -118,7 +121,7 @@ def mounted(
         checkout,
         Reading(access, chunks, ReadAhead(chunks, 2**20)),
         view,
-        timeline=Timeline(FakeSource(), access, checkout),
+        timeline=Timeline(repository, checkout),
         is_following=is_following,
     )
 
@@ -437,7 +440,7 @@ def showing(
         checkout,
         Reading(access, chunks, ReadAhead(chunks, 2**20)),
         view,
-        Timeline(FakeSource(), access, checkout),
+        Timeline(repository, checkout),
         is_following=follow,
     )
 
@@ -835,30 +838,22 @@ async def test_failures_of_any_number_of_names_are_bounded(repository: FakeRepos
 
 
 async def test_refs_are_asked_for_seldom_and_the_followed_branch_each_time(
-    repository: FakeRepository, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+    repository: FakeRepository, autojump_clock: MockClock
 ) -> None:
     """The repository is opened anew when what is known of it is old, and whenever a root is to move."""
-    opened = []
-    open_repository = timeline.open_repository
-
-    async def counted(*args: Any) -> FakeRepository:
-        opened.append(args)
-        return await open_repository(*args)
-
-    monkeypatch.setattr(timeline, "open_repository", counted)
     fs = mounted(repository, is_following=True)
     for i in range(5):
         await look_up(fs, f".vzfs/tag/t{i}")
-    assert not opened
+    assert not repository.opened
     await trio.sleep(timeline.FRESH)
     for i in range(5, 9):
         await look_up(fs, f".vzfs/tag/t{i}")
-    assert len(opened) == 1
+    assert repository.opened == 1
     for _ in range(3):
         assert await fs.news() is None
-    assert len(opened) == 4
+    assert repository.opened == 4
     await look_up(fs, ".vzfs/tag/t9")
-    assert len(opened) == 4
+    assert repository.opened == 4
 
 
 async def test_a_history_that_does_not_end_is_listed_in_part(

@@ -10,18 +10,22 @@ import pytest
 import trio
 
 from tests.conformance import DATA, FetcherSuite, World, authorized
+from tests.io.shown import arrays_of, digests, files_of, truth
 from tests.io.stores_fixtures import TIMING, Authority, StoreWorld, prepare
 from tests.stores import gcs, sample
 from tests.stores.gcs import Gcs
 from tests.stores.liar import Liar, small_pages
 from tests.stores.store import BUCKET, Store
-from vzfs.access import StoreOptions
+from vzfs.access import Access, StoreOptions
 from vzfs.cache import MemoryCache
 from vzfs.chunks import Chunks, ReadAhead
 from vzfs.config import Flags, load
 from vzfs.errors import ErrorKind, SourceError
 from vzfs.filesystem import Filesystem, Reading, settle
+from vzfs.model.location import parse_prefix
 from vzfs.mount import open_source
+from vzfs.repository.storage import Storage
+from vzfs.repository.zarrstore import open_zarr
 from vzfs.source import Places, Source
 
 ROOT = 1
@@ -59,7 +63,7 @@ class TestRealStores(FetcherSuite):
         for key in keys:
             paged.put(f"many/{key}", b"")
         liar.fault(small_pages(real_store.page_parameter, 10), times=9)
-        assert sorted(await paged.fetcher.list(paged.below("many"))) == sorted(keys)
+        assert await paged.keys("many") == sorted(keys)
         assert liar.count() == 3
 
 
@@ -234,3 +238,25 @@ async def test_a_wrong_key_is_a_denial(
         assert error.kind is ErrorKind.SOURCE_DENIED
         assert "hush" not in repr(error)
         assert "aHVza" not in repr(error)
+
+
+async def test_plain_zarr_is_read_from_any_store(
+    real_store: Store, data: Path, nursery: trio.Nursery
+) -> None:
+    """A plain Zarr hierarchy is found and read on every store: by listings where there are any, else by asking.
+
+    An array costs one listing, or one question for each chunk of its grid.
+    """
+    world = await StoreWorld(real_store, real_store.url).run_in(nursery)
+    name = "zarrs_v2_array_bz2_C.zarr"
+    for path in (data / "zarr" / name).iterdir():
+        world.put(path.name, path.read_bytes())
+    access = Access(parse_prefix(world.root), world.store).with_containers(None)
+    repository = await open_zarr(Storage(world.fetcher, access))
+    assert repository is not None
+    before = world.fetcher.statistics()
+    found = arrays_of(await files_of(repository, world.fetcher, access))
+    after = world.fetcher.statistics()
+    assert digests(data, found) == truth(data, f"zarr/{name}")
+    asked = after.lists - before.lists, after.heads - before.heads
+    assert asked == ((1, 0) if world.lists else (0, 4))

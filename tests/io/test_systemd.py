@@ -79,7 +79,7 @@ def test_the_service_mounts_what_its_comment_says() -> None:
     assert (program, command) == ("vzfs", "mount")
     with mount.make_context("mount", arguments) as context:
         assert context.params["foreground"] is True
-        assert context.params["source"] == "s3://bucket/repository"
+        assert context.params["sources"] == ("s3://bucket/repository",)
         assert context.params["mountpoint"] == Path("/data/sst")
         assert context.params["allow"] == ("s3://archive/sst/",)
 

@@ -29,8 +29,9 @@ from vzfs.model.snapshot import (
     WantedArray,
 )
 from vzfs.repository import Checkout
+from vzfs.source import Listed
 from vzfs.source.remote import check
-from vzfs.verify import MAX_ASKED, MAX_MANIFESTS, Loss, Report, Unreadable, Verification
+from vzfs.verify import LIST_FROM, MAX_ASKED, MAX_MANIFESTS, Loss, Report, Unreadable, Verification
 
 DAMAGE = FormatError(ErrorKind.CORRUPT_METADATA, "the manifest is damaged")
 ENCODING = ChunkKeyEncoding(KeyStyle.DEFAULT, "/")
@@ -71,6 +72,10 @@ type File = Manifest | Callable[[], Manifest] | VzfsError
 
 class Repository:
     """A repository of manifest files, each for all the arrays that name it."""
+
+    is_versioned = True
+    named = ()
+    omissions = ()
 
     format = "fake 1"
     notice = ""
@@ -124,10 +129,10 @@ class Counting(FakeSource):
     def places(self) -> list[str]:
         return sorted(str(wanted.location) for wanted in self.asked)
 
-    async def list(self, below: AuthorizedPrefix) -> list[str]:
+    async def objects(self, below: AuthorizedPrefix, *, deep: bool = True) -> Sequence[Listed]:
         if not self.can_list:
             raise SourceError(ErrorKind.CANNOT_LIST, "no")
-        return await super().list(below)
+        return await super().objects(below, deep=deep)
 
 
 def node(path: str, *manifests: str, size: int = 100, problem: str = "") -> Array:
@@ -431,6 +436,22 @@ async def test_many_chunk_objects_are_looked_up_in_one_listing() -> None:
         {"/a": 2},
     )
     assert loss.error.where == "s3://repos/mine/chunks/GONE"
+
+
+async def test_chunk_objects_of_a_version_are_asked_for() -> None:
+    """Native chunks that name a version, as those of plain Zarr do, are each asked for theirs, however many they are."""
+    source = Counting()
+    refs = []
+    for i in range(LIST_FROM + 5):
+        url = f"s3://repos/mine/chunks/c/{i}"
+        source.put(url, b"0123456789")
+        refs.append(ChunkRef(ChunkKind.NATIVE, 10, f"chunks/c/{i}", 0, ETag(source.seen(url).etag)))
+    source.put("s3://repos/mine/chunks/c/7", b"9876543210")
+    report = await verified(refs, source)
+    assert source.statistics().lists == 0
+    assert len(source.asked) == len(refs)
+    ((lost, error, _),) = [(loss.lost.location, loss.error.kind, loss) for loss in report.losses]
+    assert (lost, error) == ("chunks/c/7", ErrorKind.SOURCE_CHANGED)
 
 
 async def test_a_storage_that_cannot_list_is_asked_for_each_chunk_object() -> None:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 def test_steps_of_every_kind_leave_a_mount_as_a_naive_model_has_it() -> None:
     """Reads, changed sources, lies, cache loss, kill -9 and policies in any order give right bytes or an errno with a cause, and heal."""
     ended = subprocess.run(
-        [sys.executable, "-m", "tests.stress.machine", "--examples", "2", "--steps", "10"],
+        [sys.executable, "-m", "tests.stress.machine", "--examples", "1", "--steps", "12"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -18,7 +18,7 @@ OUTAGE = 3.0
 
 def test_readers_over_lying_servers_get_right_bytes_or_errors_with_a_cause() -> None:
     """Under faults of every kind no byte is wrong, no errno without a cause, no read late, and nothing is left behind."""
-    words = ["--small", "--seconds", "6", "--readers", "8", "--neighbours", "1"]
+    words = ["--small", "--seconds", "4", "--readers", "8", "--neighbours", "1"]
     ended = subprocess.run(
         [sys.executable, "-m", "tests.stress", *words],
         cwd=ROOT,

@@ -356,7 +356,7 @@ def test_what_the_administrator_withdraws_closes_for_users_too(tmp_path: Path) -
     mine.write_text('[[policy]]\nbucket = "b"\nsubprefix = "x/y/"\n')
     given = {"config": str(mine), "allow": ["s3://b/x/z/", "s3://b/w/"], "map_": []}
     rule(tmp_path, "users-may-allow = false\n" + theirs.format("x") + theirs.format("w")[-42:])
-    again = _reloading("s3://repos/mine", given)
+    again = _reloading(["s3://repos/mine"], given)
     assert len(again().policies) == 5
     assert not again().left_out
     rule(tmp_path, "users-may-allow = false\n" + theirs.format("w"))

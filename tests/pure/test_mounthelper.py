@@ -168,7 +168,7 @@ def test_a_followed_branch_is_said_to_mount_8() -> None:
         words = list(parse([*HERE, "-o", text]).arguments)[1:]
         with mount.make_context("mount", words) as context:
             assert context.params["follow"] == expected
-            assert context.params["source"] == HERE[0]
+            assert context.params["sources"] == (HERE[0],)
 
 
 # -- secrets -----------------------------------------------------------------------------------

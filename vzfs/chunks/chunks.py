@@ -258,8 +258,27 @@ class Chunks:
             return True
         whole = self._access.authorize(ref)
         wanted = wanted_of(whole, ref, pieces(ref.length, 0, 1, block)[0], near)
-        if self._memory.get(wanted.identity) is not None:
-            return True
+        return self._memory.get(wanted.identity) is not None or await self._is_on_disk(wanted)
+
+    async def lacking(
+        self, ref: ChunkRef, ranges: Sequence[ByteRange], *, near: str = ""
+    ) -> list[ByteRange]:
+        """Return those of the pieces *ranges* of a chunk that the disk cache does not have.
+
+        Of an object whose version nothing fixes, the source is asked once for the one it has. Raises
+        AccessDenied and SourceError.
+        """
+        whole = self._access.authorize(ref)
+        if fixed_version(whole, ref.kind) is None:
+            await self._pins.find(whole)
+        several = [wanted_of(whole, ref, piece, near) for piece in ranges]
+        return [
+            piece
+            for piece, wanted in zip(ranges, several, strict=True)
+            if not await self._is_on_disk(wanted)
+        ]
+
+    async def _is_on_disk(self, wanted: Wanted) -> bool:
         if self._disk is None:
             return False
         where = self._cached_as(wanted)

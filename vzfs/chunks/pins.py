@@ -198,8 +198,11 @@ def object_of(wanted: AuthorizedRange) -> Object:
 
 
 def fixed_version(wanted: AuthorizedRange, kind: ChunkKind) -> str | None:
-    """Return the version that the ref itself fixes: a strong etag, or that chunk files never change."""
-    if kind is ChunkKind.NATIVE:
+    """Return the version that the ref itself fixes: a strong etag, or that a repository's chunk files never change.
+
+    The chunk files of a plain Zarr hierarchy may; their refs have a checksum.
+    """
+    if kind is ChunkKind.NATIVE and wanted.checksum is None:
         return "native"
     if isinstance(wanted.checksum, ETag) and not wanted.checksum.is_weak:
         return f"etag {wanted.checksum.opaque}"

@@ -19,8 +19,11 @@ _COMMANDS: Final = {
     "stat": "stat",
     "map": "map",
     "verify": "verify",
+    "warm": "warm",
+    "export": "exporting",
     "policy": "policy",
     "cache": "cache",
+    "ingest": "ingesting",
 }
 """Where each subcommand is. They are imported when called: `umount` needs none of what `info`
 does."""

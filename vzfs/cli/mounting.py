@@ -5,6 +5,7 @@ What serves a mount is imported by the daemon alone, so that the commands themse
 
 import faulthandler
 import grp
+import itertools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from vzfs.cli.options import (
 from vzfs.cli.starting import importing
 from vzfs.cli.terminal import waiting
 from vzfs.config import Config
+from vzfs.config.sources import LIST
 from vzfs.errors import ErrorKind, MountError
 from vzfs.observe import default_log_file, forbid_core_dumps, set_up_logging, unwritable
 
@@ -81,11 +83,15 @@ class _Mount(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the command line."""
+        for option, following in itertools.pairwise(args):
+            if option in _MAY_LACK_A_VALUE and following.isdigit():
+                # It would be taken for the mountpoint.
+                raise click.UsageError(f"write {option}={following}", ctx)
         return super().parse_args(ctx, [f"{a}=" if a in _MAY_LACK_A_VALUE else a for a in args])
 
 
-@click.command(short_help="Mount a repository on a directory.", cls=_Mount)
-@click.argument("source")
+@click.command(short_help="Mount a repository or files on a directory.", cls=_Mount)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("mountpoint", type=click.Path(path_type=Path))
 @ref_options
 @show_options
@@ -120,8 +126,13 @@ class _Mount(click.Command):
 )
 @click.option("-v", "--verbose", count=True, help="Log every failure, repeated ones too.")
 @click.option("--announce-fd", type=int, hidden=True)
-def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 -- options
-    """Mount the repository SOURCE (s3://..., https://..., a folder) on the directory MOUNTPOINT.
+def mount(sources: tuple[str, ...], mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 -- options
+    """Mount SOURCE on the directory MOUNTPOINT.
+
+    SOURCE is a place (s3://..., https://..., a folder or file): an Icechunk repository, kerchunk
+    references, a Zarr hierarchy, or a netCDF, HDF5, GRIB or TIFF file or a folder of them; or a pattern
+    ('obs/*.nc'), several files, or @FILE, which lists them. Files become a group each, or one
+    hierarchy by --concat.
 
     The command returns when the mount answers, and leaves a daemon behind that serves it;
     `vzfs umount MOUNTPOINT` ends it. Virtual chunks are readable below the prefixes that --allow
@@ -134,8 +145,8 @@ def mount(source: str, mountpoint: Path, **given: Any) -> None:  # noqa: ANN401 
     names = ("uid", "gid", "umask", "allow_other", "group")
     look = {name: given.pop(name) for name in names}
     _check_look(look)
-    reload = _reloading(source, given)
-    config = configuration(source, given)
+    reload = _reloading(sources, given)
+    config = configuration(sources, given)
     if run["announce_fd"] is not None:
         with os.fdopen(run["announce_fd"], "w", encoding="utf-8") as pipe:
             _serve_in_background(config, mountpoint, look, run, pipe, reload)
@@ -157,11 +168,13 @@ def _check_look(look: dict[str, Any]) -> None:
         raise click.UsageError("--gid and --group name different groups")
 
 
-def _reloading(source: str, given: dict[str, Any]) -> Callable[[], Config]:
+def _reloading(sources: Sequence[str], given: dict[str, Any]) -> Callable[[], Config]:
     """Return what reads the configuration again, by the same options, wherever the process is then."""
 
     def from_here(text: str) -> str:
-        is_relative = "://" not in text and not text.startswith(("/", "~"))
+        is_relative = "://" not in text and not text.startswith(("/", "~", LIST))
+        if text.startswith(LIST):
+            return LIST + from_here(text.removeprefix(LIST))
         return str(Path.cwd() / text) if is_relative else text
 
     same = {**given, "allow": [from_here(text) for text in given["allow"]]}
@@ -174,8 +187,8 @@ def _reloading(source: str, given: dict[str, Any]) -> Callable[[], Config]:
     credentials = given.get("credentials") or ""
     if credentials.startswith("file:"):
         same["credentials"] = "file:" + from_here(credentials.removeprefix("file:"))
-    origin = from_here(source)
-    return lambda: configuration(origin, dict(same), environ, lenient=True)
+    origins = [from_here(source) for source in sources]
+    return lambda: configuration(origins, dict(same), environ, lenient=True)
 
 
 def _serve(

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -33,6 +33,11 @@ _REF: list[Decorator] = [
         "--as-of",
         metavar="TIME",
         help="Show the branch as it was then (ISO 8601; UTC unless it says otherwise).",
+    ),
+    click.option(
+        "--concat",
+        metavar="DIM",
+        help="Join files along this dimension, where that is exact (default: a group for each).",
     ),
 ]
 _ACCESS: list[Decorator] = [
@@ -152,7 +157,7 @@ def show_options(command: Command) -> Command:
 
 
 def ref_options(command: Command) -> Command:
-    """Add the options that choose a snapshot."""
+    """Add the options that choose a snapshot, or how files become one."""
     return _apply(_REF, command)
 
 
@@ -168,7 +173,7 @@ def take_store(given: dict[str, Any]) -> StoreOptions:
 
 
 def configuration(
-    source: str,
+    source: str | Sequence[str],
     given: dict[str, Any],
     environ: Mapping[str, str] = os.environ,
     *,

@@ -41,7 +41,7 @@ from vzfs.config.values import absolute, checked_store, readable_prefix
 from vzfs.errors import AccessDenied, ConfigError, ErrorKind
 from vzfs.model.location import Prefix
 from vzfs.model.snapshot import VirtualChunkContainer
-from vzfs.mount import open_repository_of
+from vzfs.mount import authorized, open_repository_of
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 _CONFIG = click.option(
@@ -407,7 +407,7 @@ def check(
     if has_repository:
         with waiting(f"opening {config.source}"):
             repository = trio.run(open_repository_of, config)
-        access = access.with_containers(repository.containers)
+        access = authorized(access, repository)
         verdict = access.examine(absolute(location))
     else:
         verdict = _examine_alone(access, absolute(location))

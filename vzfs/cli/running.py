@@ -19,7 +19,9 @@ from vzfs.access import Visibility
 from vzfs.cli.mounting import mount
 from vzfs.cli.options import configuration
 from vzfs.config import Config
+from vzfs.config.sources import LIST
 from vzfs.errors import ConfigError, ErrorKind, MountError
+from vzfs.model.selection import is_pattern
 
 _PROC: Final = Path("/proc")
 _STARTED: Final = 19
@@ -117,6 +119,9 @@ def configuration_of(running: RunningMount, given: dict[str, Any]) -> Config:
         )
     merged = {name: _merged(name, running.given.get(name), own) for name, own in given.items()}
     shown = dict.fromkeys(_REF) | {"snapshot": running.snapshot}
+    if _selects(running.given):
+        # Of files it is not a place that names what is shown, and what is shown is what they are.
+        return configuration(running.given["sources"], merged | dict.fromkeys(_REF))
     return configuration(running.repository, merged | shown)
 
 
@@ -193,6 +198,7 @@ def _absolute(daemon: _Daemon) -> Mapping[str, Any] | None:
     paths = [
         *given["allow"],
         *(half for pair in given["map_"] for half in pair.split("=")),
+        *(source.removeprefix(LIST) for source in given["sources"] if _selects(given)),
         *([given["config"]] if given["config"] else []),
         *([credentials.removeprefix("file:")] if credentials.startswith("file:") else []),
     ]
@@ -205,6 +211,9 @@ def _absolute(daemon: _Daemon) -> Mapping[str, Any] | None:
 
     return {
         **given,
+        "sources": tuple(
+            LIST + at(s[1:]) if s.startswith(LIST) else at(s) for s in given["sources"]
+        ),
         "allow": tuple(map(at, given["allow"])),
         "map_": tuple("=".join(map(at, pair.split("="))) for pair in given["map_"]),
         "config": given["config"] and at(given["config"]),
@@ -212,6 +221,12 @@ def _absolute(daemon: _Daemon) -> Mapping[str, Any] | None:
         if credentials.startswith("file:")
         else given.get("credentials"),
     }
+
+
+def _selects(given: Mapping[str, Any]) -> bool:
+    """Whether a mount was given files, and not one place."""
+    sources = given["sources"]
+    return len(sources) > 1 or sources[0].startswith(LIST) or is_pattern(sources[0])
 
 
 def _is_relative(text: str) -> bool:

@@ -151,12 +151,13 @@ async def _survey(config: Config) -> dict[str, Any]:
         "repository": str(opened.access.repository),
         "format": checkout.repository.format,
         "notice": checkout.repository.notice,
-        "ref": str(checkout.ref),
+        "ref": str(checkout.ref) if checkout.repository.is_versioned else None,
         "snapshot": checkout.snapshot.id,
         "written_at": format_time(checkout.snapshot.written_at),
         "message": checkout.snapshot.message,
         "view": str(view),
         "nodes": nodes,
+        "left_out": [dataclasses.asdict(omission) for omission in checkout.repository.omissions],
         "containers": [dataclasses.asdict(report) for report in opened.access.report()],
         "sources": [
             {"prefix": p, **dataclasses.asdict(s), "objects": len(s.objects)}
@@ -232,10 +233,10 @@ def _metadata(array: Array) -> dict[str, Any]:
 def _print_info(report: dict[str, Any]) -> None:
     out = console()
     out.print(plain(f"{report['repository']}  ({report['format']})"), highlight=False)
-    out.print(
-        plain(f"{report['ref']}, snapshot {report['snapshot']}, written {report['written_at']}"),
-        highlight=False,
-    )
+    words = [f"snapshot {report['snapshot']}"]
+    if report["ref"] is not None:
+        words = [report["ref"], *words, f"written {report['written_at']}"]
+    out.print(plain(", ".join(words)), highlight=False)
     if report["notice"]:
         out.print(plain(report["notice"]))
     is_verbatim = report["view"] == str(View())
@@ -268,6 +269,8 @@ def _print_info(report: dict[str, Any]) -> None:
         out.print(table)
         for refusal in dict.fromkeys(s["refusal"] for s in report["sources"] if s["refusal"]):
             out.print(plain(refusal), highlight=False)
+    for omission in report["left_out"]:
+        out.print(plain(f"left out: {omission['path']}: {omission['reason']}"), highlight=False)
     for container in report["containers"]:
         if container["problem"]:
             out.print(

@@ -24,7 +24,7 @@ from vzfs.errors import ErrorKind, VzfsError
 from vzfs.model.location import Checksum, ETag, LastModified
 from vzfs.model.manifest import ChunkKind
 from vzfs.model.moment import format_time
-from vzfs.mount import Opened, open_source
+from vzfs.mount import Opened, authorized, open_source
 from vzfs.verify import Loss, Progress, Report, Verification
 
 REFRESH: Final = 0.2
@@ -115,7 +115,7 @@ def verdict(report: Report) -> int:
 async def _verify(config: Config, visibility: Visibility, quiet: bool) -> tuple[Opened, Report]:
     with waiting(f"opening {config.source}"):
         opened = await open_source(config)
-    access = config.access(visibility).with_containers(opened.checkout.repository.containers)
+    access = authorized(config.access(visibility), opened.checkout.repository)
     verification = Verification(opened.checkout, access, opened.source)
     async with trio.open_nursery() as nursery:
         if not quiet:

@@ -11,13 +11,13 @@ from vzfs.config.loading import (
     DEFAULT_MEMORY,
     DEFAULT_VIEW,
     DEFAULT_ZARR_FORMAT,
-    SUPPORTED,
     Config,
     Flags,
     load,
     load_cache,
     parse_source,
 )
+from vzfs.config.sources import SUPPORTED, parse_sources
 from vzfs.config.values import (
     DEFAULT_FOLLOW,
     VIEW_NAMES,
@@ -52,5 +52,6 @@ __all__ = [
     "parse_egress",
     "parse_size",
     "parse_source",
+    "parse_sources",
     "parse_time",
 ]

@@ -19,6 +19,7 @@ from vzfs.access import (
 )
 from vzfs.config.files import read_files
 from vzfs.config.rules import Rules, make_rules
+from vzfs.config.sources import parse_sources
 from vzfs.config.values import (
     Egress,
     ViewName,
@@ -36,6 +37,7 @@ from vzfs.config.values import (
 )
 from vzfs.errors import AccessDenied, ConfigError, ErrorKind
 from vzfs.model.location import Location, Prefix
+from vzfs.model.selection import Selection
 from vzfs.model.snapshot import RefSpec
 
 DEFAULT_CACHE_SIZE: Final = 10 * 2**30
@@ -46,17 +48,15 @@ DEFAULT_VIEW: Final[ViewName] = "portable"
 DEFAULT_ZARR_FORMAT: Final[ZarrFormat] = 3
 DEFAULT_STORE: Final = StoreOptions()
 DEFAULT_REF: Final = RefSpec()
-SUPPORTED: Final = ("file", "s3", "gs", "az", "abfs", "tigris", "http", "https")
-"""Schemes of repositories that can be read."""
-REDIRECT: Final = "redirect+"
-"""Before the URL of a web server that redirects to the repository's storage."""
+DEFAULT_SELECTION: Final = Selection()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything that a command needs to know. Sizes are bytes, *deadline* is seconds.
 
-    *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
+    *selection* says which objects below *repository* are meant, where that is not what lies there
+    itself. *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
     amount. *redirect* is the web server that is to say where the repository is; until it has,
     *repository* is its own address. *left_out* says which of the users' policies do not count.
 
@@ -67,6 +67,7 @@ class Config:
 
     source: str
     repository: Prefix
+    selection: Selection = DEFAULT_SELECTION
     redirect: Location | None = None
     store: StoreOptions = DEFAULT_STORE
     ref: RefSpec = DEFAULT_REF
@@ -163,11 +164,20 @@ class Flags:
     zarr_format: int | None = None
     consolidated: bool | None = None
     follow: str | None = None
+    concat: str | None = None
     store: StoreOptions = DEFAULT_STORE
 
 
-def load(source: str, flags: Flags, environ: Mapping[str, str], *, lenient: bool = False) -> Config:
+def load(
+    source: str | Sequence[str],
+    flags: Flags,
+    environ: Mapping[str, str],
+    *,
+    lenient: bool = False,
+) -> Config:
     """Read the files, then the environment, then *flags*. Raises ConfigError.
+
+    *source* is what is to be shown, or several files.
 
     If *lenient*, what users allow beyond the administrator is left out, and is no error.
     """
@@ -177,15 +187,14 @@ def load(source: str, flags: Flags, environ: Mapping[str, str], *, lenient: bool
     values: dict[str, Any] = {}
     for file in files:
         values.update(file.values)
-    redirect, repository = None, parse_source(source)
-    if source.lower().startswith(REDIRECT):
-        redirect = Location(repository.scheme, repository.authority, repository.key)
+    named = parse_sources([source] if isinstance(source, str) else source, flags.concat)
     max_egress = flags.max_egress if flags.max_egress is not None else values.get("max-egress")
     return Config(
-        source=source,
-        repository=repository,
-        redirect=redirect,
-        store=rules.store_for(repository),
+        source=named.text,
+        repository=named.place,
+        selection=named.selection,
+        redirect=named.redirect,
+        store=rules.store_for(named.place),
         ref=_ref(flags),
         policies=rules.policies,
         left_out=rules.left_out,
@@ -232,20 +241,8 @@ def load_rules(
 
 
 def parse_source(text: str) -> Prefix:
-    """Parse where a repository lies: a URL, or a local path. Raises ConfigError.
-
-    `redirect+https://...` is a web server that redirects to the storage.
-    """
-    is_redirect = text.lower().startswith(REDIRECT)
-    prefix = prefix_of(absolute(text[len(REDIRECT) :] if is_redirect else text))
-    if prefix.scheme not in ({"http", "https"} if is_redirect else SUPPORTED):
-        raise ConfigError(
-            ErrorKind.BAD_USAGE,
-            f"repositories on {prefix.scheme}: cannot be read",
-            where=text,
-            advice=f"supported are a local folder and {', '.join(f'{s}://' for s in SUPPORTED)}",
-        )
-    return prefix
+    """Return the place that *text*, as a command line names a source, means. Raises ConfigError."""
+    return parse_sources([text]).place
 
 
 def _ref(flags: Flags) -> RefSpec:

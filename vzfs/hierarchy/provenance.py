@@ -22,6 +22,8 @@ def about_snapshot(checkout: Checkout, access: Access, ref: RefSpec) -> dict[str
         "repository": str(access.repository),
         "format": checkout.repository.format,
     }
+    if not checkout.repository.is_versioned:
+        return about
     if ref.tag is not None:
         about["tag"] = ref.tag
     elif ref.snapshot is None:

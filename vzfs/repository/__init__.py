@@ -2,12 +2,12 @@
 
 from vzfs.repository.arrayrefs import ArrayRefs
 from vzfs.repository.compiled import Compiled
+from vzfs.repository.opening import Opening
 from vzfs.repository.refs import Refs
 from vzfs.repository.repository import (
     Checkout,
     Repository,
     check_out,
-    open_repository,
 )
 from vzfs.repository.timeline import Timeline
 
@@ -15,9 +15,9 @@ __all__ = [
     "ArrayRefs",
     "Checkout",
     "Compiled",
+    "Opening",
     "Refs",
     "Repository",
     "Timeline",
     "check_out",
-    "open_repository",
 ]

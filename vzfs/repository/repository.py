@@ -1,20 +1,21 @@
-"""A repository opened, and one of its snapshots checked out.
+"""What a repository can be asked, and one of its snapshots checked out.
 
-`open_repository` finds out what lies at a place and returns a `Repository`: refs, histories and
-snapshots. A `Checkout` is one snapshot with its manifests, which load once each, when first needed,
+A `Repository` gives refs, histories and snapshots, whatever its format. A `Checkout` is one snapshot with its manifests, which load once each, when first needed,
 however many names ask for them.
 """
 
 import functools
+import logging
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final, Protocol
 
 import trio
 
-from vzfs.access import Access
-from vzfs.errors import ErrorKind, RepositoryError
+from vzfs.errors import ErrorKind, RepositoryError, VzfsError
 from vzfs.flights import Flights
+from vzfs.model.location import Location
 from vzfs.model.manifest import Manifest
+from vzfs.model.references import Omission
 from vzfs.model.snapshot import (
     Array,
     Extents,
@@ -26,15 +27,9 @@ from vzfs.model.snapshot import (
 )
 from vzfs.repository.arrayrefs import ArrayRefs
 from vzfs.repository.compiled import Compiled
-from vzfs.repository.icechunk import open_icechunk
 from vzfs.repository.refs import Refs
-from vzfs.repository.storage import Storage
-from vzfs.source import Fetcher
 
-_ADVICE: Final = {
-    "file": "check the path",
-    "s3": "check bucket and path, and --region, --endpoint and credentials",
-}
+logger = logging.getLogger("vzfs.repository")
 
 
 class Repository(Protocol):
@@ -45,12 +40,24 @@ class Repository(Protocol):
         """The format's name and version, for people."""
 
     @property
+    def is_versioned(self) -> bool:
+        """Whether there are refs and a history, and the ids of manifests mean the same for ever."""
+
+    @property
     def notice(self) -> str:
         """What the user should know before reading (a status of the repository), or ""."""
 
     @property
-    def containers(self) -> Sequence[VirtualChunkContainer]:
-        """Where the repository declares that its virtual chunks lie."""
+    def containers(self) -> Sequence[VirtualChunkContainer] | None:
+        """Where the repository declares that its virtual chunks lie; None if its kind declares nothing."""
+
+    @property
+    def named(self) -> Sequence[Location]:
+        """The objects that the user named by naming the repository, beside what lies below it."""
+
+    @property
+    def omissions(self) -> Sequence[Omission]:
+        """What was found at the source and is not presented, each with its reason."""
 
     async def resolve(self, ref: RefSpec) -> str:
         """Return the id of the snapshot that *ref* asks for. Raises RepositoryError."""
@@ -73,19 +80,6 @@ class Repository(Protocol):
         """Read one manifest file: the refs of the *wanted* arrays by their ids."""
 
 
-async def open_repository(fetcher: Fetcher, access: Access) -> Repository:
-    """Open what lies at *access*'s repository prefix. Raises RepositoryError if it is nothing we know."""
-    repository = await open_icechunk(Storage(fetcher, access))
-    if repository is None:
-        raise RepositoryError(
-            ErrorKind.NOT_A_REPOSITORY,
-            "there is no Icechunk repository here",
-            where=str(access.repository),
-            advice=_ADVICE.get(access.repository.scheme, "check the address"),
-        )
-    return repository
-
-
 MAX_PRELOADED: Final = 32
 """Manifest files that are loaded before anybody asks."""
 MAX_PRELOADED_REFS: Final = 10_000
@@ -95,7 +89,8 @@ MAX_PRELOADED_REFS: Final = 10_000
 class Checkout:
     """One snapshot of a repository, pinned, and the refs of its arrays.
 
-    *compiled* is asked for manifests first, and given those that it did not have.
+    *compiled* is asked for manifests first, and given those that it did not have, where their ids
+    say what they are.
     """
 
     def __init__(
@@ -108,7 +103,7 @@ class Checkout:
         self.repository: Final = repository
         self.snapshot: Final = snapshot
         self.ref: Final = ref
-        self._compiled = compiled
+        self._compiled = compiled if repository.is_versioned else None
         self._wanted: dict[str, dict[bytes, WantedArray]] = {}
         for node in snapshot.nodes:
             if isinstance(node, Array) and not node.problem:
@@ -166,12 +161,27 @@ class Checkout:
         file = await self._compiled.get(manifest_id, wanted) if self._compiled else None
         is_news = file is None
         if file is None:
-            file = await self.repository.manifest(manifest_id, wanted)
+            file = await self._ask(manifest_id, wanted)
         self._files[manifest_id] = file
         if self._compiled and is_news:
             replace = functools.partial(self._replace, manifest_id)
             self._compiled.keep(manifest_id, wanted, file, replace)
         return file
+
+    async def _ask(
+        self, manifest_id: str, wanted: Mapping[bytes, WantedArray]
+    ) -> Mapping[bytes, Manifest]:
+        try:
+            return await self.repository.manifest(manifest_id, wanted)
+        except VzfsError:
+            raise
+        except Exception:
+            # What loads before anybody asks would end the mount.
+            logger.exception("a manifest was not read: this is a bug in vzfs, please report it")
+            raise RepositoryError(
+                ErrorKind.BUG,
+                f"the manifest {manifest_id} could not be read, for a reason that the log has",
+            ) from None
 
     def _replace(self, manifest_id: str, file: Mapping[bytes, Manifest]) -> None:
         self._files[manifest_id] = file

@@ -7,17 +7,15 @@ import contextlib
 import functools
 import weakref
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
-from vzfs.access import Access
 from vzfs.flights import Flights
 from vzfs.model.snapshot import RefSpec, SnapshotInfo
 from vzfs.repository.compiled import Compiled
 from vzfs.repository.refs import Refs
-from vzfs.repository.repository import Checkout, Repository, open_repository
-from vzfs.source import Fetcher
+from vzfs.repository.repository import Checkout, Repository
 
 FRESH: Final = 5.0
 """Seconds for which what was read of a repository's refs counts as what they are."""
@@ -25,18 +23,20 @@ MAX_HISTORY: Final = 10_000
 """Snapshots of a history that are enumerated."""
 
 
+class Opens(Protocol):
+    """What opens a repository anew."""
+
+    async def open(self) -> Repository:
+        """Return the repository as it is now. Raises VzfsError."""
+
+
 class Timeline:
-    """The refs, histories and snapshots of the repository in *storage*, opened first as that of *checkout*."""
+    """The refs, histories and snapshots of the repository that *opening* opens, opened first as that of *checkout*."""
 
     def __init__(
-        self,
-        storage: Fetcher,
-        access: Access,
-        checkout: Checkout,
-        compiled: Compiled | None = None,
+        self, opening: Opens, checkout: Checkout, compiled: Compiled | None = None
     ) -> None:
-        self._storage = storage
-        self._access = access
+        self._opening = opening
         self._compiled = compiled
         self._repository = checkout.repository
         self._asked_at = trio.current_time()
@@ -47,14 +47,14 @@ class Timeline:
         self._written: dict[str, int] = {}
 
     async def current(self, fresh: float = FRESH) -> Repository:
-        """Return the repository as it was at most *fresh* seconds ago. Raises VzfsError."""
-        if trio.current_time() < self._asked_at + fresh:
+        """Return the repository as it was at most *fresh* seconds ago, or first, if it has no history. Raises VzfsError."""
+        if not self._repository.is_versioned or trio.current_time() < self._asked_at + fresh:
             return self._repository
         return await self._flights.join("repository", self._ask)
 
     async def _ask(self) -> Repository:
         asked_at = trio.current_time()
-        self._repository = await open_repository(self._storage, self._access)
+        self._repository = await self._opening.open()
         self._asked_at = asked_at
         return self._repository
 
