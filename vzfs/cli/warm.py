@@ -228,23 +228,11 @@ def _on_cluster(
     address: str, config: Config, visibility: Visibility, arrays: Sequence[str], quiet: bool
 ) -> dict[str, Any]:
     """Have the workers of a Dask cluster do it, each object one of them."""
-    try:
-        from distributed import Client, as_completed
-    except ImportError:
-        raise ConfigError(
-            ErrorKind.BAD_USAGE,
-            "--dask needs a library that is not installed",
-            advice="pip install 'vzfs[dask]'",
-        ) from None
-    try:
-        client = Client(address, timeout=config.deadline)  # type: ignore[no-untyped-call]
-    except (OSError, TimeoutError) as error:
-        raise VzfsError(
-            ErrorKind.SOURCE_UNREACHABLE,
-            f"the Dask cluster does not answer ({type(error).__name__})",
-            where=address,
-            advice="check the address of its scheduler",
-        ) from None
+    from vzfs.cli.clusters import connected
+
+    client = connected(address, config.deadline)
+    from distributed import as_completed
+
     with client:
         workers = len(client.scheduler_info(n_workers=-1)["workers"])
         if not workers:
