@@ -188,11 +188,13 @@ class Reached:
 
 
 @contextlib.asynccontextmanager
-async def reaching(config: Config) -> AsyncGenerator[Reached]:
+async def reaching(
+    config: Config, visibility: Visibility = Visibility.PRIVATE
+) -> AsyncGenerator[Reached]:
     """Have the objects of what *config* names readable. What is fetched is in the cache when this is over."""
     buffers = Buffers()
-    disk = _disk_cache(config, Visibility.PRIVATE, buffers)
-    reached, access = await _reach(config)
+    disk = _disk_cache(config, visibility, buffers)
+    reached, access = await _reach(config, visibility)
     source: Fetcher = NoSource() if config.offline else reached
     async with trio.open_nursery() as nursery:
         for run in (reached.run, *([disk.run] if disk else [])):
@@ -226,32 +228,22 @@ async def reading(
 
     What is fetched is in the cache when this is over.
     """
-    buffers = Buffers()
-    disk = _disk_cache(config, visibility, buffers)
-    reached, access = await _reach(config, visibility)
-    source: Fetcher = NoSource() if config.offline else reached
-    storage: Fetcher = source
-    compiled = None
-    if disk is not None:
-        compiled = Compiled(disk, access)
-        storage = Remembered(source, disk, access.repository, is_offline=config.offline)
-    opening = Opening(storage, source, access, config.selection, disk)
-    async with trio.open_nursery() as nursery:
-        for run in (
-            reached.run,
-            *([disk.run] if disk else []),
-            *([compiled.run] if compiled else []),
-        ):
-            await nursery.start(run)
+    async with reaching(config, visibility) as reached:
+        source, access, disk = reached.source, reached.access, reached.disk
+        storage, compiled = source, None
+        if disk is not None:
+            compiled = Compiled(disk, access)
+            await reached.nursery.start(compiled.run)
+            storage = Remembered(source, disk, access.repository, is_offline=config.offline)
+        opening = Opening(storage, source, access, config.selection, disk)
         opened = await _open(config, opening, source, access, compiled)
         memory = MemoryCache(config.memory)
-        chunks = Chunks(opened.source, opened.access, memory, disk, buffers)
-        await nursery.start(chunks.run)
-        yield ReadingRooms(opened, chunks, memory, disk, buffers)
+        chunks = Chunks(opened.source, opened.access, memory, disk, reached.buffers)
+        await reached.nursery.start(chunks.run)
+        yield ReadingRooms(opened, chunks, memory, disk, reached.buffers)
         if disk is not None and compiled is not None:
             await compiled.written()
             await disk.written()
-        nursery.cancel_scope.cancel()
 
 
 async def mount(
