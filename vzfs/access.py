@@ -304,12 +304,19 @@ class Access:
     def with_named(self, objects: Iterable[Location]) -> "Access":
         """Return the same policies, and leave to read the *objects* that the user named as what is to be read.
 
-        They are reached as the repository is.
+        One is reached as was said of it by name; else as the repository is, if it lies in the same bucket
+        or on the same host. No other gets to see what opens the repository.
         """
-        store = self._repository.store
-        return self._but(
-            named=[AccessPolicy(Prefix(o.scheme, o.authority, o.key), store) for o in objects]
-        )
+        return self._but(named=[self._named_policy(o) for o in objects])
+
+    def _named_policy(self, location: Location) -> AccessPolicy:
+        prefix = Prefix(location.scheme, location.authority, location.key)
+        known = self._of_user.find(prefix)
+        if known is not None and known.prefix == prefix:
+            return known
+        own = self._repository.prefix
+        is_near = (prefix.scheme, prefix.authority) == (own.scheme, own.authority)
+        return AccessPolicy(prefix, self._repository.store if is_near else StoreOptions())
 
     def with_policies(self, policies: Iterable[AccessPolicy]) -> "Access":
         """Return other *policies* over the same repository: what a changed configuration makes."""
@@ -477,7 +484,8 @@ class Access:
         policy = self._of_user.find(location)
         if policy is not None:
             # What the user named is read where it was named, whatever else is said of its place.
-            return Verdict(location=location, place=location, policy=policy)
+            altered = None if location.is_verbatim else _not_verbatim(location)
+            return Verdict(location=location, place=location, policy=policy, refusal=altered)
         policy = self._covering.find(place)
         return Verdict(
             location=location,
@@ -521,12 +529,7 @@ class Access:
                 advice="the repository's owner must declare a container for it",
             )
         if not place.is_verbatim:
-            return AccessDenied(
-                ErrorKind.BAD_LOCATION,
-                "the location is refused: its key has an empty, '.' or '..' segment, or a control "
-                "character, which no client can ask for verbatim",
-                where=str(place),
-            )
+            return _not_verbatim(place)
         around = self._place(container) if container else _folder(place)
         if place.scheme in UNREADABLE:
             return AccessDenied(
@@ -589,6 +592,15 @@ class Access:
         if relocation is None:
             return location
         return relocation.target.join(relocation.origin.relative(location))
+
+
+def _not_verbatim(place: Location) -> AccessDenied:
+    return AccessDenied(
+        ErrorKind.BAD_LOCATION,
+        "the location is refused: its key has an empty, '.' or '..' segment, or a control "
+        "character, which no client can ask for verbatim",
+        where=str(place),
+    )
 
 
 def _folder(place: Location) -> Prefix:

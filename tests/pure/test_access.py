@@ -540,3 +540,27 @@ def test_files_that_the_user_named_need_no_policy() -> None:
         assert access.with_policies([]).authorize(
             ChunkRef(ChunkKind.VIRTUAL, 1, "s3://data/obs/a.nc")
         )
+
+
+def test_what_opens_one_host_is_not_shown_to_another() -> None:
+    """Files that were named on several hosts are reached each by its own options: credentials stay with their host."""
+    secret = StoreOptions(credentials="profile:mine")
+    access = Access(parse_prefix("https://ours.example/a"), secret, containers=None)
+    named = access.with_named(
+        map(parse_location, ["https://ours.example/a/1.nc", "https://theirs.example/2.nc"])
+    )
+
+    def store(text: str) -> StoreOptions:
+        return named.authorize(ChunkRef(ChunkKind.VIRTUAL, 1, text)).store
+
+    assert store("https://ours.example/a/1.nc") == secret
+    assert store("https://theirs.example/2.nc") == StoreOptions()
+
+
+def test_keys_that_a_client_would_alter_are_refused_if_named_too() -> None:
+    """Whoever names a file, its key is asked for verbatim or not at all."""
+    location = parse_location("s3://b/x//1.nc")
+    access = Access(parse_prefix("s3://b/x"), containers=None).with_named([location])
+    with pytest.raises(AccessDenied) as denied:
+        access.authorize(ChunkRef(ChunkKind.VIRTUAL, 1, str(location)))
+    assert denied.value.kind is ErrorKind.BAD_LOCATION

@@ -29,6 +29,7 @@ from vzfs.config import (
 from vzfs.config.loading import load_rules
 from vzfs.errors import ConfigError, ErrorKind
 from vzfs.model.location import parse_prefix
+from vzfs.model.manifest import ChunkKind, ChunkRef
 from vzfs.model.snapshot import RefSpec
 
 FILE = """
@@ -723,3 +724,14 @@ def test_repositories_can_lie_in_every_store(scheme: str) -> None:
     assert load(f"{scheme}:///d/r" if scheme == "file" else f"{scheme}://b/r", Flags(), {})
     with pytest.raises(ConfigError, match="memory: cannot be read"):
         load("memory:///r", Flags(), {})
+
+
+def test_files_of_several_buckets_are_reached_each_as_its_own_says(tmp_path: Path) -> None:
+    """Of files that are named one by one, each has the options of the bucket that covers it, and no other's."""
+    path = tmp_path / "vzfs.toml"
+    path.write_text('[[bucket]]\nprefix = "s3://ours/"\ncredentials = "profile:mine"\n')
+    config = load(["s3://ours/a.nc", "s3://theirs/b.nc"], Flags(config=str(path)), {})
+    files = list(config.selection.files)
+    access = config.access().with_containers(None).with_named(files)
+    found = [access.authorize(ChunkRef(ChunkKind.VIRTUAL, 1, str(f))).store for f in files]
+    assert [store.credentials for store in found] == ["profile:mine", None]

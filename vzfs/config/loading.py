@@ -56,7 +56,7 @@ class Config:
     """Everything that a command needs to know. Sizes are bytes, *deadline* is seconds.
 
     *selection* says which objects below *repository* are meant, where that is not what lies there
-    itself. *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
+    itself; *named* how those are reached that were named one by one. *offline* asks no source for chunks; *max_egress* is how much may be fetched, None for any
     amount. *redirect* is the web server that is to say where the repository is; until it has,
     *repository* is its own address. *left_out* says which of the users' policies do not count.
 
@@ -84,6 +84,7 @@ class Config:
     zarr_format: ZarrFormat = DEFAULT_ZARR_FORMAT
     consolidated: bool = True
     follow: float | None = None
+    named: Sequence[AccessPolicy] = ()
 
     def access(self, visibility: Visibility = Visibility.PRIVATE) -> Access:
         """Return what may be read in a mount of this *visibility*, before containers are known."""
@@ -92,6 +93,7 @@ class Config:
             self.store,
             policies=self.policies,
             relocations=self.relocations,
+            named=self.named,
             visibility=visibility,
         )
 
@@ -214,7 +216,13 @@ def load(
         ),
         consolidated=_first(flags.consolidated, values.get("consolidated"), True),
         follow=_follow(flags),
+        named=[AccessPolicy(p, rules.store_for(p)) for p in _places(named.selection)],
     )
+
+
+def _places(selection: Selection) -> list[Prefix]:
+    """Return the files that were named one by one, each of which is reached as its bucket says."""
+    return [Prefix(file.scheme, file.authority, file.key) for file in selection.files]
 
 
 def load_cache(flags: Flags, environ: Mapping[str, str]) -> tuple[Path | None, int]:
