@@ -112,6 +112,7 @@ class Arrival:
         """Have arrived, as *data*."""
         self._data = data
         self._buffer = None
+        self._parts.clear()  # they refer to it, and so would keep its memory until garbage is collected
         self._wake()
 
     def landed(self) -> Buffer:
@@ -124,6 +125,7 @@ class Arrival:
     def fail(self, error: Exception) -> None:
         """Tell who waits that nothing more comes."""
         self._error = error
+        self._parts.clear()  # as above
         self._wake()
 
     def room(self) -> memoryview:
