@@ -20,7 +20,8 @@ from tests.readers import (
     nested,
     workers,
 )
-from vzfs.walks import MAX_WALKS, Walks
+from vzfs.walks import MAX_WALKS, Walks, walks
+from vzfs.walks.fitting import fit
 
 LIMIT = 128
 BEHIND = 16
@@ -213,6 +214,18 @@ def test_picking_here_and_there_in_order_is_no_walk(shape: Coords) -> None:
         in_vain += follow(Walks(shape), in_flight(wanted, 6, chance), LIMIT).in_vain
 
     assert in_vain <= 4000 / 30
+
+
+def test_random_access_costs_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Strays are not held against every walk that chance has made, each time anew."""
+    fitted = []
+    monkeypatch.setattr(walks, "fit", lambda *args: fitted.append(args) or fit(*args))
+    chosen = sorted(random.Random(5).sample(range(4100), 400))
+    several = Walks((410, 10))
+    for flat in chosen:
+        several.touch(divmod(flat, 10), LIMIT)
+
+    assert len(fitted) <= 2.5 * len(chosen)
 
 
 def test_two_chunks_begin_a_scan() -> None:

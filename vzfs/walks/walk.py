@@ -34,13 +34,14 @@ class Walk:
     """A reader's walk along *path*, begun with what it *touched*, in the order of time.
 
     *window* is how many chunks it may be ahead, 0 before anything was asked for; *lag* by how many
-    places touches have come behind the front; *recent* what was touched last, and *skipped* what
-    was asked for on this path and passed over last.
+    places touches have come behind the front; *recent* what was touched last, *skipped* what was
+    asked for on this path and passed over last, and *refused* how often strays were found not to be
+    of it since it was touched last.
     """
 
     __slots__ = (
         "_asked", "_asked_to", "_front", "_is_eager", "_late", "_outstanding", "_turn", "_whose",
-        "lag", "path", "recent", "skipped", "window",
+        "lag", "path", "recent", "refused", "skipped", "window",
     )  # fmt: skip
 
     def __init__(self, path: Path, touched: Iterable[Touch], whose: Asked) -> None:
@@ -58,6 +59,7 @@ class Walk:
     def take(self, path: Path) -> None:
         """Go on along another path, which holds what was touched last."""
         self.path = path
+        self.refused = 0
         self.skipped.clear()
         ordinals = [o for _, coords in self.recent if (o := path.ordinal(coords)) is not None]
         self._late = deque(ordinals, maxlen=LATE)
@@ -113,6 +115,7 @@ class Walk:
         ordinal = self.path.ordinal(coords)
         assert ordinal is not None  # noqa: S101 -- what was asked for, or is near, is on the path
         self.recent.append((now, coords))
+        self.refused = 0
         self._late.append(ordinal)
         self._front = front = sorted(self._late)[len(self._late) // 2]
         if was_asked:

@@ -23,6 +23,11 @@ STALE: Final = 256
 """Touches of the array after which a walk that had none of them is not thought to turn."""
 MAX_CORRECTED: Final = 4
 """Walks, those touched last, that strays may be of."""
+MAX_REFUSED: Final = 6
+"""Strays, found not to be of a walk since it was touched last, after which it is asked of few more: at
+random places there are always strays."""
+SELDOM: Final = 4
+"""Of so many strays such a walk is asked of one."""
 MIN_SKIPPED: Final = 2
 """Chunks passed over at which a walk is fitted again."""
 MANY: Final = 8
@@ -198,6 +203,9 @@ class Walks:
             return None
         beside.reverse()
         for walk in self._latest():
+            walk.refused += 1
+            if walk.refused > MAX_REFUSED and walk.refused % SELDOM:
+                continue
             fitted = self._refined(walk, [*beside, touch]) or self._turned(walk, [*beside, touch])
             if fitted is not None:
                 walk.take(fitted.box)
