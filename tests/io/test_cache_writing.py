@@ -131,6 +131,35 @@ async def test_what_waits_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPat
     assert cache.statistics().unwritten == 3000
 
 
+async def test_who_can_wait_leaves_room_for_who_cannot(
+    bench: Bench, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is on its way counts as if it were here, and a third of the room is for what nobody can delay."""
+    monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 12_000)
+    monkeypatch.setattr(disk, "MAX_DELAY", 3600)
+    cache = bench.cache()
+    has_room = trio.Event()
+
+    async def wait() -> None:
+        await cache.wait_for_room(3000)
+        has_room.set()
+
+    with cache.expecting(3000):
+        assert cache.has_room(5000)
+        assert not cache.has_room(5001)
+        with cache.expecting(3000):
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not has_room.is_set()
+        with trio.fail_after(10):
+            await has_room.wait()
+        taken = [cache.store(key(n, 3000), content(key(n, 3000)), shelf=SHELF) for n in range(5)]
+        assert taken == [True, True, True, True, False]
+        assert not cache.has_room(0)
+    await cache.written()
+    assert cache.has_room(8000)
+
+
 async def test_an_entry_larger_than_the_bound_is_taken_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Reading chunks: one fetch, one version, no failure that looks like data."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import trio
 
 from tests.fakes import FakeSource
 from vzfs.access import Access, AccessPolicy, AuthorizedRange, StoreOptions
-from vzfs.cache import DiskCache, EntryKey, MemoryCache, disk, unwritten
+from vzfs.cache import Buffers, DiskCache, EntryKey, MemoryCache, disk, unwritten
 from vzfs.cache.writer import Writer
 from vzfs.chunks import Chunks
 from vzfs.chunks.chunks import REMEMBER_FAILURE
@@ -89,6 +90,33 @@ async def test_a_chunk_is_fetched_whole_once(source: FakeSource, new_reader: Cal
     assert [(f.offset, f.length) for f in source.fetched] == [(10, 100)]
 
 
+async def test_memory_is_used_again_without_collecting_garbage(
+    source: FakeSource, nursery: trio.Nursery
+) -> None:
+    """What nobody reads any more and no cache holds is held by nothing else, not even by a cycle."""
+
+    class Counted(Buffers):
+        def most(self) -> int:
+            return len(self._kept)
+
+    buffers, cached, count = Counted(), 4, 24
+    source.put(URL, bytes(count * MIB))
+    access = Access(
+        parse_prefix("s3://repos/mine"),
+        policies=[AccessPolicy(parse_prefix("s3://b/data/"), StoreOptions())],
+        containers=[VirtualChunkContainer("s3://b/data/")],
+    )
+    chunks = Chunks(source, access, MemoryCache((cached + 1) * MIB), None, buffers)
+    await nursery.start(chunks.run)
+    gc.disable()
+    try:
+        for number in range(count):
+            await chunks.read(ref(number * MIB, MIB), 0, MIB)
+    finally:
+        gc.enable()
+    assert buffers.most() <= cached + 2
+
+
 async def test_who_waits_for_a_chunk_does_not_wait_for_the_disk(
     source: FakeSource, new_reader: Callable, tmp_path: Path
 ) -> None:
@@ -105,6 +133,30 @@ async def test_who_waits_for_a_chunk_does_not_wait_for_the_disk(
     with trio.fail_after(10):
         assert await reader.read(ref(10, 100)) == DATA[10:110]
     assert len(source.fetched) == 1
+
+
+async def test_what_is_read_ahead_waits_for_what_is_on_its_way_to_the_disk(
+    source: FakeSource, new_reader: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytes under way are given their room on disk beforehand, so that nothing is got twice for want of it."""
+    monkeypatch.setattr(unwritten, "MAX_UNWRITTEN", 4 * MIB)
+    monkeypatch.setattr(disk, "MAX_DELAY", 3600)
+    source.put(URL, bytes(100 * MIB))
+    reader = await new_reader(tmp_path)
+    checksum = ETag(source.seen(URL).etag)
+    gate = source.hold(URL)
+    several = [ref(n * 10 * MIB, MIB, checksum) for n in range(6)]
+    reader.chunks.ahead([(each, [ByteRange(0, MIB)], "") for each in several])
+    while reader.disk.statistics().misses < 6:
+        await trio.lowlevel.checkpoint()
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(source.fetched) == 2
+    gate.set()
+    with trio.fail_after(10):
+        while reader.disk.statistics().writes < 6:
+            await trio.lowlevel.checkpoint()
+            await reader.disk.written()
+    assert reader.disk.statistics().passed_over == 0
 
 
 async def test_readers_of_one_chunk_share_its_fetch(

@@ -261,13 +261,17 @@ class DiskCache:
         await self._tell()
 
     def has_room(self, size: int) -> bool:
-        """Whether *size* bytes more may wait to be written."""
-        return self._unwritten.has_room(size)
+        """Whether *size* bytes may wait to be written beside all that is expected."""
+        return self._unwritten.has_room_beside(size)
+
+    def expecting(self, size: int) -> contextlib.AbstractContextManager[None]:
+        """Expect *size* bytes to be stored in the block: who can wait leaves them their room."""
+        return self._unwritten.expecting(size)
 
     async def wait_for_room(self, size: int) -> None:
         """Let a disk that is slower than a source catch up, so that *size* bytes more are cached too."""
         with trio.move_on_after(MAX_DELAY):
-            while not self._unwritten.has_room(size):
+            while not self.has_room(size):
                 await self._unwritten.has_changed.wait()
 
     def _may_store(self, key: EntryKey, data: Data) -> bool:

@@ -4,15 +4,19 @@ It belongs to one event loop. Who adds does not wait; who wants to add more than
 may wait for `has_changed`. Everything is taken at once by whoever writes, and given back done.
 """
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from typing import Final
 
 import trio
 
 from vzfs.cache.entry import EntryKey, record_shelf
 
-MAX_UNWRITTEN: Final = 128 * 2**20
+MAX_UNWRITTEN: Final = 192 * 2**20
 """Bytes, held in memory beside what other caches hold."""
+RESERVED: Final = 3
+"""One part in so many is left, by those who can wait, to those who cannot."""
 _OF_A_RECORD: Final = 500
 """Bytes that a version record counts as."""
 
@@ -39,6 +43,7 @@ class Unwritten:
         self._entries: dict[EntryKey, Data] = {}
         self._records: dict[str, str] = {}
         self._next = Batch({}, {})
+        self._expected = 0
 
     def __bool__(self) -> bool:
         """Return whether anything is not written."""
@@ -59,6 +64,22 @@ class Unwritten:
     def has_room(self, size: int) -> bool:
         """Whether *size* bytes may be added; always, if there is nothing."""
         return not self._entries or self.size + size <= MAX_UNWRITTEN
+
+    def has_room_beside(self, size: int) -> bool:
+        """Whether who can wait may add *size* bytes: there is room when all that is expected has come."""
+        is_empty = not self._entries and not self._expected
+        most = MAX_UNWRITTEN - MAX_UNWRITTEN // RESERVED
+        return is_empty or self.size + self._expected + size <= most
+
+    @contextlib.contextmanager
+    def expecting(self, size: int) -> Iterator[None]:
+        """Count *size* bytes that are on their way here, in the block."""
+        self._expected += size
+        try:
+            yield
+        finally:
+            self._expected -= size
+            self._changed()
 
     def add(self, key: EntryKey, data: Data, shelf: str) -> None:
         """Have *data* written as the bytes of *key*."""

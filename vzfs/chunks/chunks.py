@@ -533,13 +533,27 @@ class Chunks:
         pin: Pin | None,
         fixed: str | None,
     ) -> None:
-        """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
-        first = missing[0][0].proof
-        if self._disk is not None and order.haste.urgency is Urgency.AHEAD:
+        """Get *missing*, which lie near each other and are sorted by offset, when the disk has room for them."""
+        if self._disk is None:
+            await self._fetch_now(order, missing, pin, fixed)
+            return
+        size = sum(wanted.proof.max_length for wanted, _ in missing)
+        if order.haste.urgency is Urgency.AHEAD:
             # Who waits for bytes does not wait for the disk; what it has no room for is not cached.
             with trio.CancelScope() as scope, order.haste.heard_by(scope.cancel):
-                size = sum(wanted.proof.max_length for wanted, _ in missing)
                 await self._disk.wait_for_room(size)
+        with self._disk.expecting(size):
+            await self._fetch_now(order, missing, pin, fixed)
+
+    async def _fetch_now(
+        self,
+        order: Order,
+        missing: Sequence[tuple[Wanted, Arrival]],
+        pin: Pin | None,
+        fixed: str | None,
+    ) -> None:
+        """Get *missing* by one request or in parts."""
+        first = missing[0][0].proof
         versions: set[str] = set()
 
         def admit(version: str) -> None:
