@@ -48,6 +48,8 @@ class Mount:
         self.path = folder / "mnt"
         self.path.mkdir(parents=True)
         self.log_file = folder / "log"
+        self._earlier: list[str] = []
+        self._turned_over = 0
         self._announced: list[re.Pattern[str]] = []
         reading, writing = os.pipe()
         words = [sys.executable, "-m", "vzfs", "mount", str(source), str(self.path), *options]
@@ -80,8 +82,13 @@ class Mount:
         return self._process.pid
 
     def log(self) -> list[str]:
-        """Return the lines logged so far."""
-        return self.log_file.read_text().splitlines() if self.log_file.exists() else []
+        """Return the lines logged so far, also those of files before this one."""
+        before = self.log_file.with_name(self.log_file.name + ".1")
+        if before.exists() and before.stat().st_ino != self._turned_over:
+            self._turned_over = before.stat().st_ino
+            self._earlier += before.read_text().splitlines()
+        lines = self.log_file.read_text().splitlines() if self.log_file.exists() else []
+        return [*self._earlier, *lines]
 
     def warnings(self) -> list[str]:
         """Return the lines logged so far that are warnings or worse."""
