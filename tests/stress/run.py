@@ -32,7 +32,7 @@ MEMORY_SHARE: Final = 16
 """One part in so many of all bytes is what each mount may keep in memory."""
 CACHE_SHARE: Final = 4
 """One part in so many is what the cache that they share may hold."""
-BASE: Final = 32 * 2**20
+BASE: Final = 48 * 2**20
 """Bytes that a daemon may grow by beyond its chunks: what was not yet imported, replies that the
 kernel has not taken, chunks on their way to the disk, and what the allocator does not give back."""
 HEALING: Final = 40.0
