@@ -21,6 +21,7 @@ is the task alone, after that. *crc* is of all that the task read, so that wrong
 """
 
 import asyncio
+import contextlib
 import importlib
 import json
 import sys
@@ -62,6 +63,8 @@ MODULES: Final = {
     "bytes": (),
 }
 """What a contestant or an engine imports, which is not measured."""
+LATER: Final = ("dask",)
+"""What xarray imports with the first store that it opens, where it is installed."""
 
 
 class Spec(NamedTuple):
@@ -96,6 +99,10 @@ def read(spec: Spec) -> Reading:
     library = spec.engine if spec.engine in MODULES else spec.engine.rstrip("0123456789")
     for name in (*MODULES[spec.contestant], *MODULES[library]):
         importlib.import_module(name)
+    if "xarray" in MODULES[library]:
+        for name in LATER:
+            with contextlib.suppress(ImportError):
+                importlib.import_module(name)
     cpu, begin = time.process_time(), time.perf_counter()
     if spec.engine == "bytes":
         first, task = (_get_ranges if spec.contestant == "obstore" else _read_files)(spec)
