@@ -111,7 +111,7 @@ def serve_whole(mountpoint: str, repository: str) -> None:
     from vzfs.cache import MemoryCache
     from vzfs.chunks import Chunks, ReadAhead
     from vzfs.config import Flags, load
-    from vzfs.filesystem import Filesystem, settle
+    from vzfs.filesystem import Filesystem, Reading, settle
     from vzfs.mount import open_source
 
     async def main() -> None:
@@ -119,7 +119,7 @@ def serve_whole(mountpoint: str, repository: str) -> None:
         opened = await open_source(load(repository, Flags(allow=[allowed]), {"HOME": mountpoint}))
         chunks = Chunks(opened.source, opened.access, MemoryCache(2**31), None)
         ahead = ReadAhead(chunks, 2**26)
-        filesystem = Filesystem(opened.checkout, opened.access, chunks, ahead)
+        filesystem = Filesystem(opened.checkout, Reading(opened.access, chunks, ahead))
         operations = fuse.Operations(filesystem, fuse.Ownership(os.getuid(), os.getgid()))
         async with trio.open_nursery() as nursery:
             await nursery.start(opened.source.run)
