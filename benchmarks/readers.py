@@ -63,7 +63,7 @@ MODULES: Final = {
     "bytes": (),
 }
 """What a contestant or an engine imports, which is not measured."""
-LATER: Final = ("dask",)
+LATER: Final = ("dask.array",)
 """What xarray imports with the first store that it opens, where it is installed."""
 
 
