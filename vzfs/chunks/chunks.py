@@ -24,7 +24,7 @@ import trio
 from vzfs.access import Access, AuthorizedRange
 from vzfs.cache import LARGE, Buffers, DiskCache, EntryKey, MemoryCache
 from vzfs.chunks.arrivals import AbandonedError, Arrival, Buffer, Span, bare
-from vzfs.chunks.orders import Order, Piece, Wanted, all_of, range_of, wanted_of
+from vzfs.chunks.orders import Order, Piece, Wanted, all_of, range_of, room, wanted_of
 from vzfs.chunks.pins import (
     Object,
     Pin,
@@ -471,7 +471,8 @@ class Chunks:
                 return
             together = [missing[i] for i in groups[0]]
             try:
-                await self._fetch(order, together, pin, fixed)
+                async with room(self._disk, order, together):
+                    await self._fetch(order, together, pin, fixed)
             except SourceError as error:
                 if (
                     error.kind is ErrorKind.SOURCE_CHANGED
@@ -533,26 +534,7 @@ class Chunks:
         pin: Pin | None,
         fixed: str | None,
     ) -> None:
-        """Get *missing*, which lie near each other and are sorted by offset, when the disk has room for them."""
-        if self._disk is None:
-            await self._fetch_now(order, missing, pin, fixed)
-            return
-        size = sum(wanted.proof.max_length for wanted, _ in missing)
-        if order.haste.urgency is Urgency.AHEAD:
-            # Who waits for bytes does not wait for the disk; what it has no room for is not cached.
-            with trio.CancelScope() as scope, order.haste.heard_by(scope.cancel):
-                await self._disk.wait_for_room(size)
-        with self._disk.expecting(size):
-            await self._fetch_now(order, missing, pin, fixed)
-
-    async def _fetch_now(
-        self,
-        order: Order,
-        missing: Sequence[tuple[Wanted, Arrival]],
-        pin: Pin | None,
-        fixed: str | None,
-    ) -> None:
-        """Get *missing* by one request or in parts."""
+        """Get *missing*, which lie near each other and are sorted by offset, by one request or in parts."""
         first = missing[0][0].proof
         versions: set[str] = set()
 

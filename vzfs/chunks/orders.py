@@ -1,11 +1,13 @@
 """What is sent for: pieces, the proofs that they may be read, and those that are got together."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import trio
 
 from vzfs.access import AuthorizedRange
+from vzfs.cache import DiskCache
 from vzfs.chunks.arrivals import Arrival
 from vzfs.chunks.pins import Place, place_of
 from vzfs.errors import SourceError
@@ -52,6 +54,25 @@ class Order:
         """Return what has neither landed nor failed."""
         pairs = zip(self.wanted, self.arrivals, strict=True)
         return [(wanted, arrival) for wanted, arrival in pairs if not arrival.has_ended]
+
+
+@contextlib.asynccontextmanager
+async def room(
+    disk: DiskCache | None, order: Order, missing: Sequence[tuple[Wanted, Arrival]]
+) -> AsyncIterator[None]:
+    """Have *missing*, which is of *order*, got in the block, when *disk* has room for it.
+
+    Who waits for bytes does not wait for the disk; what it has no room for is not cached.
+    """
+    if disk is None:
+        yield
+        return
+    size = sum(wanted.proof.max_length for wanted, _ in missing)
+    if order.haste.urgency is Urgency.AHEAD:
+        with trio.CancelScope() as scope, order.haste.heard_by(scope.cancel):
+            await disk.wait_for_room(size)
+    with disk.expecting(size):
+        yield
 
 
 def wanted_of(whole: AuthorizedRange, ref: ChunkRef, piece: ByteRange, near: str) -> Wanted:
